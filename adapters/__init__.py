@@ -1,0 +1,1 @@
+"""Everything that touches the outside: one file per port implementation."""

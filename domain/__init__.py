@@ -1,0 +1,1 @@
+"""What can happen and what is allowed: commands, events and deciders. Pure."""

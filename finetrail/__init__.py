@@ -1,0 +1,1 @@
+"""The composition root: settings, builders, the CLI and the embedded stack."""

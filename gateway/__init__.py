@@ -1,0 +1,1 @@
+"""HTTP and SSE: commands by message, queries from the read models."""

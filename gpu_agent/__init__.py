@@ -1,0 +1,1 @@
+"""Takes work, trains, evaluates, serves and reports. The only package that loads torch."""

@@ -1,0 +1,1 @@
+"""Training methods, one flat generator of facts a file."""

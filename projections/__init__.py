@@ -1,0 +1,1 @@
+"""Events in, Postgres rows out; and the queries that read them."""

@@ -1,0 +1,72 @@
+"""Where every message lives: the subject grammar, frozen from the first event on.
+
+A token is `[A-Za-z0-9_-]{1,64}`; it never holds a dot, a wildcard or white space. Ids are the canonical
+lower-case text of a UUID. Names are for people and never part of a subject.
+"""
+
+import re
+from typing import Final, Literal, get_args
+from uuid import UUID, uuid5
+
+Aggregate = Literal[
+    "dataset", "job", "model", "model_version", "evaluation", "access", "agent", "queue"
+]
+AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
+
+TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?\Z")
+
+# The namespace of ids that are derived from names (uuid5); changing it would orphan every name.
+NAMES: Final = UUID("6f1d9f0e-7d0a-5c43-9b53-2f6b0f1e7a11")
+
+GATEWAY_SOURCE: Final = "gateway"
+OPERATOR_SOURCE: Final = "operator"  # whoever owns the data directory
+REACTION_SOURCE: Final = "reaction"
+
+
+def token(value: str) -> str:
+    """Return ``value`` if it may stand as one subject token.
+
+    Raises:
+        ValueError: It may not.
+    """
+    if not TOKEN.match(value):
+        raise ValueError(f"{value!r} is not a subject token: use 1-64 of A-Z a-z 0-9 _ -")
+    return value
+
+
+def derived_id(*parts: str) -> UUID:
+    """Id of the thing that these names make unique: workspace first, then kind, then name."""
+    return uuid5(NAMES, "\x1f".join(parts))
+
+
+def event_subject(workspace: str, aggregate: Aggregate, aggregate_id: UUID) -> str:
+    return f"events.{token(workspace)}.{aggregate}.{aggregate_id}"
+
+
+def command_subject(source: str, workspace: str, aggregate: Aggregate, aggregate_id: UUID) -> str:
+    return f"commands.{token(source)}.{token(workspace)}.{aggregate}.{aggregate_id}"
+
+
+def telemetry_subject(
+    workspace: str, kind: Literal["log", "metrics"], aggregate_id: UUID, attempt: int
+) -> str:
+    """Attempt 0 is what did not come from an attempt: lines posted by people or other systems."""
+    return f"telemetry.{token(workspace)}.{kind}.{aggregate_id}.{attempt}"
+
+
+def work_subject(agent_id: str) -> str:
+    return f"work.{token(agent_id)}"
+
+
+def presence_subject(agent_id: str) -> str:
+    return f"presence.{token(agent_id)}"
+
+
+def inference_subject(workspace: str, model_id: UUID) -> str:
+    return f"infer.{token(workspace)}.{model_id}"
+
+
+def source_of(subject: str) -> str:
+    """Who sent a command: the token that the sender's own permission pins."""
+    return subject.split(".")[1]

@@ -1,0 +1,282 @@
+"""What an agent is handed and what its children tell it: the wire between scheduler, agent and child."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from domain.blobs import BlobRef, FileEntry
+from domain.jobs.spec import JobSpec
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Environment(_Message):
+    """What the arithmetic depended on; the same values give the same bytes."""
+
+    device: str  # "cpu" or "cuda:0"
+    device_name: str
+    threads: int
+    python: str
+    packages: dict[str, str]  # name -> version, of torch, transformers, peft, …
+    cpu_capability: str
+    code: str  # finetrail's own version
+
+
+class TrainingCheckpoint(_Message):
+    """A place to go on from: adapter, optimizer, scheduler, RNG and loop state, as blobs."""
+
+    step: int  # optimizer steps done
+    epoch: int  # epochs done
+    files: tuple[FileEntry, ...]
+
+
+class TrainAssignment(_Message):
+    kind: Literal["train"] = "train"
+    workspace: str
+    job_id: UUID
+    attempt: int
+    spec: JobSpec
+    resume_from: TrainingCheckpoint | None = None
+    threads: int | None = None  # pinned by the first attempt that started
+    correlation_id: UUID
+
+
+class EvaluateAssignment(_Message):
+    kind: Literal["evaluate"] = "evaluate"
+    workspace: str
+    evaluation_id: UUID
+    attempt: int
+    spec: JobSpec
+    labels: tuple[str, ...]
+    adapter: tuple[FileEntry, ...]  # paths relative to the adapter folder
+    threads: int | None = None
+    correlation_id: UUID
+
+
+class StopWork(_Message):
+    """Stop this attempt at the next step; sent on the same durable subject as the work itself."""
+
+    kind: Literal["stop"] = "stop"
+    workspace: str
+    work_id: UUID
+    attempt: int
+    reason: str
+
+
+Assignment = TrainAssignment | EvaluateAssignment
+WorkMessage = Annotated[
+    TrainAssignment | EvaluateAssignment | StopWork, Field(discriminator="kind")
+]
+
+
+class HeldWork(_Message):
+    work_id: UUID
+    attempt: int
+
+
+class Presence(_Message):
+    """Said by an agent every second on ``presence.<agent>``; not an event."""
+
+    agent_id: str
+    name: str
+    boot_id: str  # another one means the process was started anew
+    slots: int  # how many attempts it may hold at once
+    held: tuple[HeldWork, ...]
+    accelerator: str
+    memory_bytes: int
+    methods: tuple[str, ...]
+    draining: bool = False
+
+
+# What a training or evaluation child writes, one JSON object a line.
+
+
+class Started(_Message):
+    fact: Literal["started"] = "started"
+    environment: Environment
+    total_steps: int
+    total_epochs: int
+    first_step: int  # steps already done when this attempt began
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    trainable_parameters: int
+    total_parameters: int
+
+
+class StepDone(_Message):
+    fact: Literal["step"] = "step"
+    step: int  # optimizer steps done, from 1
+    epoch: float  # e.g. 1.25: a quarter into the second epoch
+    loss: float  # mean cross-entropy, nats per row
+    learning_rate: float
+    grad_norm: float
+    tokens_per_s: float
+    step_s: float
+    eta_s: float
+
+
+class EpochDone(_Message):
+    fact: Literal["epoch"] = "epoch"
+    epoch: int  # epochs done, from 1
+    step: int
+    train_loss: float  # mean over the epoch
+    validation_loss: float | None
+    validation_accuracy: float | None
+    seconds: float
+
+
+class CheckpointWritten(_Message):
+    """A complete folder on the agent's disk; the agent uploads it and then removes it."""
+
+    fact: Literal["checkpoint"] = "checkpoint"
+    step: int
+    epoch: int
+    folder: str
+
+
+class TrainingFinished(_Message):
+    fact: Literal["finished"] = "finished"
+    folder: str  # adapter files: adapter_config.json, adapter_model.safetensors, labels.json
+    labels: tuple[str, ...]
+    train_rows: int
+    trained_tokens: int
+    steps: int
+    seconds: float  # of this attempt's loop
+    final_loss: float
+    validation_accuracy: float | None
+
+
+class LogLine(_Message):
+    fact: Literal["log"] = "log"
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+    message: str
+
+
+class Failed(_Message):
+    """An outcome, not a traceback: out of memory, a loss that is not a number, data that cannot be read."""
+
+    fact: Literal["failed"] = "failed"
+    code: str
+    message: str
+    retryable: bool
+
+
+class Stopped(_Message):
+    fact: Literal["stopped"] = "stopped"
+    step: int
+
+
+class Scores(_Message):
+    accuracy: float
+    f1: float  # macro
+    precision: float  # macro
+    recall: float  # macro
+    latency_ms_p50: float | None  # one text at a time; None where the system is not served
+    latency_ms_mean: float | None
+
+
+class Example(_Message):
+    text: str
+    expected: str
+    base: str
+    fine_tuned: str
+    winner: Literal["base", "fine_tuned", "both", "neither"]
+
+
+class EvaluationSummary(_Message):
+    """Base against fine-tuned on the same held-out rows, paired."""
+
+    rows: int
+    base: Scores  # the frozen encoder with logistic regression on the training rows
+    untrained: Scores  # the same network before the first step, its head at random
+    fine_tuned: Scores
+    accuracy_delta: float  # fine_tuned - base, absolute
+    accuracy_delta_relative: float | None  # of the base's accuracy; None when that is 0
+    f1_delta: float
+    p_value: float  # exact McNemar test, two-sided
+    ci95: tuple[float, float]  # paired bootstrap of the accuracy delta
+    only_base_right: int
+    only_fine_tuned_right: int
+    verdict: Literal["better", "worse", "inconclusive"]
+    examples: tuple[Example, ...]  # 20 side by side
+    seconds: float
+
+
+class EvaluationFinished(_Message):
+    fact: Literal["evaluated"] = "evaluated"
+    summary: EvaluationSummary
+    outputs_path: str  # JSON Lines, one row an example: text, expected, base, untrained, fine_tuned
+
+
+Fact = Annotated[
+    Started
+    | StepDone
+    | EpochDone
+    | CheckpointWritten
+    | TrainingFinished
+    | LogLine
+    | Failed
+    | Stopped
+    | EvaluationFinished,
+    Field(discriminator="fact"),
+]
+
+
+class PredictRequest(_Message):
+    """On ``infer.<w>.<model>``: which version answers is the asker's choice, so a switch takes effect at once."""
+
+    request_id: str
+    workspace: str
+    model_id: UUID
+    version_id: UUID
+    base_model: str
+    labels: tuple[str, ...]
+    adapter: tuple[FileEntry, ...]
+    max_length: int
+    texts: tuple[str, ...]
+
+
+class Prediction(_Message):
+    label: str
+    scores: dict[str, float]  # softmax over all labels
+
+
+class PredictReply(_Message):
+    request_id: str
+    predictions: tuple[Prediction, ...] = ()
+    seconds: float = 0.0
+    error: Failed | None = None
+
+
+__all__ = [
+    "Assignment",
+    "BlobRef",
+    "CheckpointWritten",
+    "Environment",
+    "EpochDone",
+    "EvaluateAssignment",
+    "EvaluationFinished",
+    "EvaluationSummary",
+    "Example",
+    "Fact",
+    "Failed",
+    "HeldWork",
+    "LogLine",
+    "PredictReply",
+    "PredictRequest",
+    "Prediction",
+    "Presence",
+    "Scores",
+    "Started",
+    "StepDone",
+    "StopWork",
+    "Stopped",
+    "TrainAssignment",
+    "TrainingCheckpoint",
+    "TrainingFinished",
+    "WorkMessage",
+]

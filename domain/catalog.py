@@ -1,0 +1,115 @@
+"""Every message by name: from a type and its JSON back to the class, and to the aggregate it belongs to."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel
+
+from domain.access.commands import AccessCommand
+from domain.access.events import AccessEvent
+from domain.agents.commands import AgentCommand
+from domain.agents.events import AgentEvent
+from domain.datasets.commands import DatasetCommand
+from domain.datasets.events import DatasetEvent
+from domain.evaluations.commands import EvaluationCommand
+from domain.evaluations.events import EvaluationEvent
+from domain.jobs.commands import JobCommand
+from domain.jobs.events import JobEvent
+from domain.messages import Command, Event
+from domain.model_versions.commands import ModelVersionCommand
+from domain.model_versions.events import ModelVersionEvent
+from domain.models.commands import ModelCommand
+from domain.models.events import ModelEvent
+from domain.queues.commands import QueueCommand
+from domain.queues.events import QueueEvent
+from domain.subjects import Aggregate
+
+# (type, version) -> the same payload in the next version's shape
+Upcast = Callable[[dict[str, Any]], dict[str, Any]]
+UPCASTS: Final[dict[tuple[str, int], Upcast]] = {}
+
+_COMMANDS: Final[dict[Aggregate, Any]] = {
+    "dataset": DatasetCommand,
+    "job": JobCommand,
+    "model": ModelCommand,
+    "model_version": ModelVersionCommand,
+    "evaluation": EvaluationCommand,
+    "access": AccessCommand,
+    "agent": AgentCommand,
+    "queue": QueueCommand,
+}
+_EVENTS: Final[dict[Aggregate, Any]] = {
+    "dataset": DatasetEvent,
+    "job": JobEvent,
+    "model": ModelEvent,
+    "model_version": ModelVersionEvent,
+    "evaluation": EvaluationEvent,
+    "access": AccessEvent,
+    "agent": AgentEvent,
+    "queue": QueueEvent,
+}
+
+
+def _by_name(unions: dict[Aggregate, Any]) -> dict[str, tuple[Aggregate, Any]]:
+    return {
+        class_.__name__: (aggregate, class_)
+        for aggregate, union in unions.items()
+        for class_ in get_args(union)
+    }
+
+
+COMMANDS: Final = MappingProxyType(_by_name(_COMMANDS))
+EVENTS: Final = MappingProxyType(_by_name(_EVENTS))
+
+
+class UnknownType(LookupError):
+    """No class of this build has that name: the writer is newer, or it is no message of ours."""
+
+
+def aggregate_of(message: Command | Event) -> Aggregate:
+    catalog = COMMANDS if isinstance(message, Command) else EVENTS
+    return catalog[type(message).__name__][0]
+
+
+def decode_command(type_: str, data: bytes) -> Command:
+    """Read a command.
+
+    Raises:
+        UnknownType: There is no such command.
+        pydantic.ValidationError: The body does not fit; every field that is wrong is named.
+    """
+    command: Command = _class(COMMANDS, type_).model_validate_json(data)
+    return command
+
+
+def decode_event(type_: str, schema_version: int, data: bytes) -> Event:
+    """Read an event in today's shape, whatever version it was written in.
+
+    Raises:
+        UnknownType: A newer writer's event, or a version from the future.
+        pydantic.ValidationError: The payload is damaged.
+    """
+    class_ = _class(EVENTS, type_)
+    current: int = class_.schema_version
+    if schema_version > current:
+        raise UnknownType(f"{type_} version {schema_version} is newer than {current}")
+    if schema_version == current:
+        event: Event = class_.model_validate_json(data)
+        return event
+    payload: dict[str, Any] = _AnyObject.model_validate_json(data).model_dump()
+    for version in range(schema_version, current):
+        payload = UPCASTS[type_, version](payload)
+    upcast: Event = class_.model_validate(payload)
+    return upcast
+
+
+class _AnyObject(BaseModel, extra="allow"):
+    """A JSON object as it is."""
+
+
+def _class(catalog: MappingProxyType[str, tuple[Aggregate, Any]], type_: str) -> Any:
+    try:
+        return catalog[type_][1]
+    except KeyError:
+        raise UnknownType(f"{type_!r} is not a message of this build") from None

@@ -1,0 +1,48 @@
+"""What happens to a dataset."""
+
+from typing import Literal
+from uuid import UUID
+
+from domain.blobs import BlobRef
+from domain.messages import Event
+
+
+class DatasetRegistered(Event):
+    """The bytes are stored and every line of them could be read."""
+
+    type: Literal["DatasetRegistered"] = "DatasetRegistered"
+    dataset_id: UUID
+    name: str
+    blob: BlobRef
+    format: Literal["csv", "jsonl"]
+    delimiter: str | None
+    text_column: str
+    label_column: str
+    rows: int
+    labels: dict[str, int]  # label -> rows
+
+
+class DatasetValidated(Event):
+    """The stored bytes were read again as a whole; what they hold is stated."""
+
+    type: Literal["DatasetValidated"] = "DatasetValidated"
+    dataset_id: UUID
+    duplicate_rows: int
+    conflicting_texts: int  # the same text under different labels
+    longest_text_chars: int
+    mean_text_chars: float
+
+
+class DatasetRejected(Event):
+    type: Literal["DatasetRejected"] = "DatasetRejected"
+    dataset_id: UUID
+    code: str
+    message: str
+
+
+class DatasetDeleted(Event):
+    type: Literal["DatasetDeleted"] = "DatasetDeleted"
+    dataset_id: UUID
+
+
+DatasetEvent = DatasetRegistered | DatasetValidated | DatasetRejected | DatasetDeleted

@@ -1,0 +1,1 @@
+"""Base against fine-tuned on the same held-out rows."""

@@ -1,0 +1,133 @@
+"""What may be asked of a job, and what its agent reports."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from domain.blobs import FileEntry
+from domain.jobs.spec import DEFAULT_BASE_MODEL, DatasetRef, Hyperparameters, Method, SplitConfig
+from domain.messages import Command
+from domain.work import Environment, TrainingCheckpoint
+
+
+class DatasetFacts(Command):
+    """What the handler found when it looked the dataset up."""
+
+    status: Literal["absent", "pending", "valid", "rejected", "deleted"]
+    ref: DatasetRef | None = None
+    message: str = ""
+
+
+class SubmitJob(Command):
+    """The handler looks the datasets up and puts what it found into ``train`` and ``test``."""
+
+    type: Literal["SubmitJob"] = "SubmitJob"
+    job_id: UUID
+    model_name: str
+    method: Method = "sequence_classification"
+    base_model: str = DEFAULT_BASE_MODEL
+    dataset_id: UUID
+    test_dataset_id: UUID | None = None
+    split: SplitConfig = SplitConfig()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    train: DatasetFacts | None = None
+    test: DatasetFacts | None = None
+
+
+class CancelJob(Command):
+    type: Literal["CancelJob"] = "CancelJob"
+    job_id: UUID
+
+
+class _Report(Command):
+    """Sent by an agent; ``agent_id`` is overwritten from the subject that its permission pins."""
+
+    job_id: UUID
+    attempt: int = Field(ge=1)
+    agent_id: str = ""
+
+
+class ClaimJob(_Report):
+    type: Literal["ClaimJob"] = "ClaimJob"
+    boot_id: str
+
+
+class RecordStart(_Report):
+    type: Literal["RecordStart"] = "RecordStart"
+    environment: Environment
+    total_steps: int
+    total_epochs: int
+    first_step: int
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+    trainable_parameters: int
+    total_parameters: int
+
+
+class RecordEpoch(_Report):
+    type: Literal["RecordEpoch"] = "RecordEpoch"
+    epoch: int
+    step: int
+    train_loss: float
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    seconds: float
+
+
+class RecordCheckpoint(_Report):
+    type: Literal["RecordCheckpoint"] = "RecordCheckpoint"
+    checkpoint: TrainingCheckpoint
+
+
+class CompleteJob(_Report):
+    type: Literal["CompleteJob"] = "CompleteJob"
+    adapter: tuple[FileEntry, ...]
+    labels: tuple[str, ...]
+    train_rows: int
+    trained_tokens: int
+    steps: int
+    seconds: float
+    final_loss: float
+    validation_accuracy: float | None = None
+
+
+class FailJob(_Report):
+    type: Literal["FailJob"] = "FailJob"
+    code: str
+    message: str
+
+
+class ReleaseJob(_Report):
+    """The agent gives the attempt back: it was stopped, or its child died."""
+
+    type: Literal["ReleaseJob"] = "ReleaseJob"
+    reason: str
+
+
+class ExpireLease(Command):
+    """The scheduler no longer believes that this attempt lives."""
+
+    type: Literal["ExpireLease"] = "ExpireLease"
+    job_id: UUID
+    attempt: int
+    reason: str
+
+
+JobReport = (
+    ClaimJob | RecordStart | RecordEpoch | RecordCheckpoint | CompleteJob | FailJob | ReleaseJob
+)
+JobCommand = (
+    SubmitJob
+    | CancelJob
+    | ClaimJob
+    | RecordStart
+    | RecordEpoch
+    | RecordCheckpoint
+    | CompleteJob
+    | FailJob
+    | ReleaseJob
+    | ExpireLease
+)

@@ -1,0 +1,259 @@
+"""The rules of a job: one live attempt, reports from older ones refused, exactly one end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+
+from domain.errors import NotFound, NotYours, Rejected, StaleAttempt
+from domain.jobs.commands import (
+    CancelJob,
+    ClaimJob,
+    CompleteJob,
+    DatasetFacts,
+    ExpireLease,
+    FailJob,
+    JobCommand,
+    JobReport,
+    RecordCheckpoint,
+    RecordEpoch,
+    RecordStart,
+    ReleaseJob,
+    SubmitJob,
+)
+from domain.jobs.events import (
+    CancellationRequested,
+    CheckpointSaved,
+    EpochCompleted,
+    JobCancelled,
+    JobClaimed,
+    JobEvent,
+    JobFailed,
+    JobInterrupted,
+    JobStarted,
+    JobSubmitted,
+    JobSucceeded,
+)
+from domain.jobs.spec import DatasetRef, JobSpec
+from domain.messages import Decider
+from domain.work import TrainingCheckpoint
+
+MAX_ATTEMPTS = 25  # machines die a few times in a long run; more than this is the job's own fault
+
+
+class JobExists(Rejected):
+    """A job with this id was submitted before, by another command."""
+
+    code = "job_exists"
+
+
+class DatasetUnusable(Rejected):
+    """The dataset is not there, not judged yet, refused or deleted."""
+
+    code = "dataset_unusable"
+
+
+class LabelsDiffer(Rejected):
+    """The test file has labels that the training file never shows."""
+
+    code = "labels_differ"
+
+
+class JobEnded(Rejected):
+    """The job has reached its end; nothing more is recorded."""
+
+    code = "job_ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Nobody submitted it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What an attempt inherits from those before it."""
+
+    spec: JobSpec
+    checkpoint: TrainingCheckpoint | None = None
+    epoch: int = 0
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    progress: Progress
+    attempt: int  # the one that may claim
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    progress: Progress
+    attempt: int
+    agent_id: str
+    boot_id: str
+    started: bool = False
+    cancelling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    progress: Progress
+    attempt: int
+    status: Literal["succeeded", "failed", "cancelled"]
+
+
+Job = Absent | Waiting | Running | Ended
+
+
+def decide(command: JobCommand, job: Job) -> Sequence[JobEvent]:
+    if isinstance(command, SubmitJob):
+        if not isinstance(job, Absent):
+            raise JobExists(f"job {command.job_id} was submitted before")
+        return [JobSubmitted(job_id=command.job_id, spec=_spec(command))]
+    if isinstance(job, Absent):
+        raise NotFound(f"there is no job {command.job_id}")
+    match command:
+        case CancelJob():
+            return _cancel(command, job)
+        case ExpireLease():
+            if isinstance(job, Ended) or command.attempt != job.attempt:
+                return []  # that attempt is over already
+            return [_interrupted(command, job)]
+        case ClaimJob():
+            if isinstance(job, Waiting) and command.attempt == job.attempt:
+                return [JobClaimed.model_validate(_facts(command))]
+            raise StaleAttempt(_stale(command, job))
+        case _:
+            return _report(command, _live(command, job))
+
+
+def _cancel(command: CancelJob, job: Waiting | Running | Ended) -> Sequence[JobEvent]:
+    match job:
+        case Waiting():
+            return [JobCancelled(job_id=command.job_id, attempt=job.attempt - 1)]
+        case Running(cancelling=False):
+            return [
+                CancellationRequested(
+                    job_id=command.job_id, attempt=job.attempt, agent_id=job.agent_id
+                )
+            ]
+        case Running() | Ended():
+            return []  # asked before, or over
+        case _:
+            assert_never(job)
+
+
+def evolve(job: Job, event: JobEvent) -> Job:  # noqa: C901 - one row a fact
+    match event, job:
+        case JobSubmitted(), Absent():
+            return Waiting(Progress(event.spec), attempt=1)
+        case JobClaimed(), Waiting():
+            return Running(job.progress, event.attempt, event.agent_id, event.boot_id)
+        case JobStarted(), Running():
+            progress = replace(job.progress, threads=event.environment.threads)
+            return replace(job, progress=progress, started=True)
+        case EpochCompleted(), Running():
+            return replace(job, progress=replace(job.progress, epoch=event.epoch))
+        case CheckpointSaved(), Running():
+            return replace(job, progress=replace(job.progress, checkpoint=event.checkpoint))
+        case CancellationRequested(), Running():
+            return replace(job, cancelling=True)
+        case JobInterrupted(), (Waiting() | Running()):
+            return Waiting(job.progress, event.attempt + 1)
+        case JobSucceeded(), Running():
+            return Ended(job.progress, event.attempt, "succeeded")
+        case JobFailed(), (Waiting() | Running()):
+            return Ended(job.progress, event.attempt, "failed")
+        case JobCancelled(), (Waiting() | Running()):
+            return Ended(job.progress, event.attempt, "cancelled")
+        case _:
+            return job
+
+
+def _live(report: JobReport, job: Waiting | Running | Ended) -> Running:
+    if not isinstance(job, Running) or report.attempt != job.attempt:
+        raise StaleAttempt(_stale(report, job))
+    if report.agent_id != job.agent_id:
+        raise NotYours(f"attempt {job.attempt} of job {report.job_id} is held by another agent")
+    return job
+
+
+def _report(report: JobReport, job: Running) -> Sequence[JobEvent]:
+    match report:
+        case ClaimJob():
+            raise StaleAttempt(_stale(report, job))
+        case RecordStart():
+            return [] if job.started else [JobStarted.model_validate(_facts(report))]
+        case RecordEpoch():
+            known = report.epoch <= job.progress.epoch
+            return [] if known else [EpochCompleted.model_validate(_facts(report))]
+        case RecordCheckpoint():
+            saved = job.progress.checkpoint
+            known = saved is not None and report.checkpoint.step <= saved.step
+            return [] if known else [CheckpointSaved.model_validate(_facts(report))]
+        case CompleteJob():
+            return [JobSucceeded.model_validate(_facts(report))]
+        case FailJob():
+            return [JobFailed.model_validate(_facts(report))]
+        case ReleaseJob():
+            return [_interrupted(report, job)]
+        case _:
+            assert_never(report)
+
+
+def _interrupted(command: ReleaseJob | ExpireLease, job: Waiting | Running) -> JobEvent:
+    if isinstance(job, Running) and job.cancelling:
+        return JobCancelled(job_id=command.job_id, attempt=command.attempt)
+    if command.attempt >= MAX_ATTEMPTS:
+        message = f"{MAX_ATTEMPTS} attempts ended without a result; the last one: {command.reason}"
+        return JobFailed(
+            job_id=command.job_id,
+            attempt=command.attempt,
+            code="attempts_exhausted",
+            message=message,
+        )
+    return JobInterrupted(job_id=command.job_id, attempt=command.attempt, reason=command.reason)
+
+
+def _facts(report: JobReport) -> dict[str, object]:
+    """The report's fields but its type; an event takes those it knows."""
+    return {name: getattr(report, name) for name in type(report).model_fields if name != "type"}
+
+
+def _stale(report: JobReport, job: Waiting | Running | Ended) -> str:
+    now = f"it {job.status}" if isinstance(job, Ended) else f"attempt {job.attempt} is the live one"
+    return f"attempt {report.attempt} of job {report.job_id} is over: {now}"
+
+
+def _spec(command: SubmitJob) -> JobSpec:
+    train = _usable(command.train, "dataset")
+    test = _usable(command.test, "test dataset") if command.test_dataset_id else None
+    if test and (unknown := sorted(set(test.labels) - set(train.labels))):
+        raise LabelsDiffer(
+            f"the test dataset has labels that the training dataset never shows: {unknown[:5]}"
+        )
+    return JobSpec(
+        method=command.method,
+        base_model=command.base_model,
+        model_name=command.model_name,
+        train=train,
+        test=test,
+        split=command.split,
+        hyperparameters=command.hyperparameters,
+        seed=command.seed,
+    )
+
+
+def _usable(facts: DatasetFacts | None, what: str) -> DatasetRef:
+    if facts is not None and facts.status == "valid" and facts.ref is not None:
+        return facts.ref
+    reasons = {
+        "absent": "does not exist",
+        "pending": "is still being validated: try again in a moment",
+        "rejected": f"was rejected: {facts.message if facts else ''}",
+        "deleted": "was deleted",
+    }
+    raise DatasetUnusable(f"the {what} {reasons[facts.status if facts else 'absent']}")
+
+
+decider: Decider[JobCommand, Job, JobEvent] = Decider(Absent(), decide, evolve)

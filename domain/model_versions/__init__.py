@@ -1,0 +1,1 @@
+"""One trained version of a model: its files, its origin, its readiness."""

@@ -1,0 +1,1 @@
+"""The scheduler: who gets which work, and why."""

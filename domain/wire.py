@@ -1,0 +1,130 @@
+"""Messages on the wire: the CloudEvents NATS binding in binary mode, headers beside a JSON body."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import quote, unquote
+from uuid import UUID
+
+from domain.catalog import decode_command, decode_event
+from domain.messages import Command, Envelope, Event, Recorded, StreamId
+from domain.subjects import source_of
+
+Headers = dict[str, str]
+
+
+def encode_command(envelope: Envelope[Command]) -> tuple[Headers, bytes]:
+    headers = _common(
+        id_=envelope.id,
+        stream=envelope.stream,
+        source=envelope.source,
+        type_=type(envelope.command).__name__,
+        time=envelope.sent_at,
+        actor=envelope.actor,
+        correlation_id=envelope.correlation_id,
+        causation_id=envelope.causation_id,
+        schema_version=1,
+    )
+    return headers, envelope.command.model_dump_json().encode()
+
+
+def decode_envelope(subject: str, headers: Mapping[str, str], data: bytes) -> Envelope[Command]:
+    """Read a command and its envelope; the source comes from the subject alone.
+
+    Raises:
+        UnknownType: No such command.
+        ValueError: A header or the body does not fit.
+    """
+    causation = headers.get("ce-causationid")
+    return Envelope(
+        id=UUID(_required(headers, "ce-id")),
+        stream=StreamId.of_subject(subject),
+        source=source_of(subject),
+        actor=unquote(headers.get("ce-actor", "")) or source_of(subject),
+        correlation_id=UUID(_required(headers, "ce-correlationid")),
+        causation_id=UUID(causation) if causation else None,
+        sent_at=_time(_required(headers, "ce-time")),
+        command=decode_command(_required(headers, "ce-type"), data),
+    )
+
+
+def encode_event(
+    event: Event, *, event_id: UUID, cause: Envelope[Command], recorded_at: datetime
+) -> tuple[Headers, bytes]:
+    headers = _common(
+        id_=event_id,
+        stream=cause.stream,
+        source=cause.source,
+        type_=type(event).__name__,
+        time=recorded_at,
+        actor=cause.actor,
+        correlation_id=cause.correlation_id,
+        causation_id=cause.id,
+        schema_version=type(event).schema_version,
+    )
+    return headers, event.model_dump_json().encode()
+
+
+def decode_recorded(
+    subject: str, sequence: int, headers: Mapping[str, str], data: bytes
+) -> Recorded[Event]:
+    """Read an event from the log.
+
+    Raises:
+        UnknownType: A newer writer's event.
+        ValueError: The record is damaged.
+    """
+    event = decode_event(
+        _required(headers, "ce-type"), int(headers.get("ce-schemaversion", "1")), data
+    )
+    return Recorded(
+        id=UUID(_required(headers, "ce-id")),
+        stream=StreamId.of_subject(subject),
+        sequence=sequence,
+        recorded_at=_time(_required(headers, "ce-time")),
+        actor=unquote(headers.get("ce-actor", "")),
+        source=headers.get("ce-source", "").rpartition("/")[2],
+        correlation_id=UUID(_required(headers, "ce-correlationid")),
+        causation_id=UUID(_required(headers, "ce-causationid")),
+        event=event,
+    )
+
+
+def _common(
+    *,
+    id_: UUID,
+    stream: StreamId,
+    source: str,
+    type_: str,
+    time: datetime,
+    actor: str,
+    correlation_id: UUID,
+    causation_id: UUID | None,
+    schema_version: int,
+) -> Headers:
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": str(id_),
+        "ce-source": f"/finetrail/{stream.workspace}/{source}",
+        "ce-type": type_,
+        "ce-time": time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "ce-subject": f"{stream.aggregate}/{stream.id}",
+        "ce-actor": quote(actor, safe=":@-_.~/"),
+        "ce-correlationid": str(correlation_id),
+        "ce-schemaversion": str(schema_version),
+        "content-type": "application/json",
+        "Nats-Msg-Id": str(id_),
+    }
+    if causation_id is not None:
+        headers["ce-causationid"] = str(causation_id)
+    return headers
+
+
+def _required(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name)
+    if not value:
+        raise ValueError(f"header {name} is missing")
+    return value
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

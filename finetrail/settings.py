@@ -1,0 +1,240 @@
+"""Every setting of every process, read once; builders are handed a `Settings` and read nothing else.
+
+Sources, strongest first: arguments, `FINETRAIL_…` environment variables (`__` between section and
+name), `.env`, then `finetrail.toml` (another path by `FINETRAIL_CONFIG`).
+"""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from typing_extensions import override
+
+from domain.subjects import TOKEN
+
+PREFIX: Final = "FINETRAIL_"
+NatsRole = Literal["admin", "gateway", "handlers", "projections", "agent"]
+Token = Annotated[str, StringConstraints(pattern=TOKEN.pattern.removesuffix(r"\Z") + "$")]
+
+
+class SettingMissing(ValueError):
+    """A process needs a setting that neither the user nor a running stack has given."""
+
+    def __init__(self, name: str) -> None:
+        variable = PREFIX + name.upper().replace(".", "__")
+        super().__init__(
+            f"{name} is not set: start the embedded stack with `finetrail up`, or set {variable}"
+        )
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class NatsLogin:
+    """What a client passes to NATS; ``inbox_prefix`` is the only inbox its role may listen on."""
+
+    url: str
+    user: str
+    password: str | None
+    inbox_prefix: bytes
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GatewaySettings(_Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8420, ge=0, le=65535)  # 0: the stack picks a free one
+    max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
+    api_key_pepper: SecretStr | None = None
+    signing_key: SecretStr | None = None
+
+
+class NatsUser(_Section):
+    user: str | None = None
+    password: SecretStr | None = None
+
+
+class NatsSettings(_Section):
+    url: str | None = None
+    replicas: int = Field(default=1, ge=1, le=5)
+    events_max_bytes: int = Field(default=-1, ge=-1)
+    admin: NatsUser = NatsUser()
+    gateway: NatsUser = NatsUser()
+    handlers: NatsUser = NatsUser()
+    projections: NatsUser = NatsUser()
+    agent: NatsUser = NatsUser()
+
+    def of_role(self, role: NatsRole) -> NatsUser:
+        user: NatsUser = getattr(self, role)
+        return user
+
+
+class PostgresSettings(_Section):
+    dsn: SecretStr | None = None
+
+
+class BlobSettings(_Section):
+    folder: Path | None = None
+
+
+class AgentSettings(_Section):
+    id: Token | None = None
+    name: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    training_slots: int = Field(default=1, ge=1)
+    threads: int | None = Field(default=None, ge=1)
+    work_dir: Path | None = None
+
+
+class Settings(BaseSettings):
+    """All settings; the properties give what a process needs, and say so when it is missing."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        env_file=".env",
+        dotenv_filtering="match_prefix",  # a .env is often shared with other tools
+    )
+
+    data_dir: Path = Path(".finetrail")
+    workspace: Token = "default"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    gateway: GatewaySettings = GatewaySettings()
+    nats: NatsSettings = NatsSettings()
+    postgres: PostgresSettings = PostgresSettings()
+    blobs: BlobSettings = BlobSettings()
+    agent: AgentSettings = AgentSettings()
+
+    @override
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=_config_file())
+        return init_settings, env_settings, dotenv_settings, toml
+
+    @model_validator(mode="after")
+    def _external_servers_need_an_address_each(self) -> Self:
+        if self.nats.url is None and self.nats.replicas != 1:
+            raise ValueError("nats.replicas above 1 needs a cluster of your own in nats.url")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The data directory as an absolute path."""
+        return self.data_dir.expanduser().absolute()
+
+    @property
+    def blobs_folder(self) -> Path:
+        return (self.blobs.folder or self.folder / "blobs").expanduser().absolute()
+
+    @property
+    def agent_work_dir(self) -> Path:
+        return (self.agent.work_dir or self.folder / "agent").expanduser().absolute()
+
+    @property
+    def agent_id(self) -> str:
+        if self.agent.id is None:
+            raise SettingMissing("agent.id")
+        return self.agent.id
+
+    @property
+    def agent_name(self) -> str:
+        return self.agent.name or socket.gethostname()
+
+    @property
+    def threads(self) -> int:
+        """Threads for arithmetic: as set, or the cores that this process may run on."""
+        return self.agent.threads or available_cores()
+
+    @property
+    def postgres_dsn(self) -> str:
+        """`postgresql://user:password@host:port/database`, without a driver's name."""
+        if self.postgres.dsn is None:
+            raise SettingMissing("postgres.dsn")
+        return self.postgres.dsn.get_secret_value()
+
+    @property
+    def api_key_pepper(self) -> bytes:
+        return _secret(self.gateway.api_key_pepper, "gateway.api_key_pepper")
+
+    @property
+    def signing_key(self) -> bytes:
+        """Signs what the gateway hands out and takes back: cursors and tickets."""
+        return _secret(self.gateway.signing_key, "gateway.signing_key")
+
+    @property
+    def gateway_url(self) -> str:
+        """Where this machine reaches the gateway."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
+        return f"http://{everywhere.get(self.gateway.host, self.gateway.host)}:{self.gateway.port}"
+
+    def nats_login(self, role: NatsRole) -> NatsLogin:
+        if self.nats.url is None:
+            raise SettingMissing("nats.url")
+        chosen = self.nats.of_role(role)
+        inbox = f"_INBOX_agent.{self.agent_id}" if role == "agent" else f"_INBOX_{role}"
+        return NatsLogin(
+            url=self.nats.url,
+            user=chosen.user or role,
+            password=chosen.password.get_secret_value() if chosen.password else None,
+            inbox_prefix=inbox.encode(),
+        )
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container or under taskset are not all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """Environment variables from which a child process reads the same settings."""
+    return dict(_variables(PREFIX, settings))
+
+
+def _variables(prefix: str, section: BaseModel) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        variable = prefix + name.upper()
+        if isinstance(value, BaseModel):
+            pairs += _variables(f"{variable}__", value)
+        elif isinstance(value, SecretStr):
+            pairs.append((variable, value.get_secret_value()))
+        elif value is not None:
+            pairs.append((variable, str(value)))
+    return pairs
+
+
+def _config_file() -> Path:
+    named = os.environ.get(PREFIX + "CONFIG")
+    if named is None:
+        return Path("finetrail.toml")
+    if not Path(named).is_file():
+        raise ValueError(f"{PREFIX}CONFIG names {named}, which is not a file")
+    return Path(named)
+
+
+def _secret(value: SecretStr | None, name: str) -> bytes:
+    if value is None:
+        raise SettingMissing(name)
+    return value.get_secret_value().encode()

@@ -1,0 +1,1 @@
+"""The embedded stack: NATS, Postgres and our own processes as children of one parent."""

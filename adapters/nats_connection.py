@@ -1,0 +1,65 @@
+"""Connections to NATS that outlive the server: reconnect for ever, and say in the log what goes wrong."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import nats
+from nats.aio.client import Client
+
+PENDING_BYTES: Final = 64 * 1024 * 1024  # holds what is said while the server restarts
+RECONNECT_WAIT_S: Final = 0.25  # an embedded server is back within a second
+
+_log = logging.getLogger(__name__)
+
+
+async def connect(
+    url: str,
+    *,
+    user: str | None,
+    password: str | None,
+    name: str,
+    inbox_prefix: str | bytes,
+    on_error: Callable[[Exception], Awaitable[None]] | None = None,
+    on_reconnect: Callable[[], Awaitable[None]] | None = None,
+) -> Client:
+    """Connect, and wait for as long as the server is away.
+
+    A publish or a subscription that the server denies shows up in ``on_error`` alone, while the
+    call itself runs into its timeout.
+
+    Args:
+        inbox_prefix: the only inbox this user may listen on, without the trailing dot.
+    """
+    where = f"{name} at {url.rpartition('@')[2]}"
+
+    async def error(problem: Exception) -> None:
+        _log.warning("NATS connection %s: %s", where, str(problem) or type(problem).__name__)
+        if on_error is not None:
+            await on_error(problem)
+
+    async def disconnected() -> None:
+        _log.info("NATS connection %s is lost", where)
+
+    async def reconnected() -> None:
+        _log.info("NATS connection %s is back", where)
+        if on_reconnect is not None:
+            await on_reconnect()
+
+    async def closed() -> None:
+        _log.info("NATS connection %s is closed", where)
+
+    return await nats.connect(
+        url,
+        user=user,
+        password=password,
+        name=name,
+        inbox_prefix=inbox_prefix,
+        error_cb=error,
+        disconnected_cb=disconnected,
+        reconnected_cb=reconnected,
+        closed_cb=closed,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RECONNECT_WAIT_S,
+        pending_size=PENDING_BYTES,
+    )

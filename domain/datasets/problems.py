@@ -1,0 +1,72 @@
+"""What is wrong with a file, by line and field, and what would be right."""
+
+from pydantic import BaseModel, ConfigDict
+
+MAX_PROBLEMS = 100  # kept in full; more help nobody to find the cause, so the rest is counted
+_SHOWN_CHARS = 80  # of a value quoted in a message
+
+
+class LineProblem(BaseModel):
+    """One thing to mend. What concerns the file as a whole stands at line 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    line: int  # physical line of the file, from 1
+    column: int | None = None  # character of that line, from 1
+    field: str | None = None  # name of the column or key
+    code: str
+    message: str  # what is wrong
+    expected: str  # what would be right
+
+
+class Problems:
+    """Problems in the order they were met: the first hundred in full, all of them counted."""
+
+    def __init__(self) -> None:
+        self.first: list[LineProblem] = []
+        self.count = 0
+        self._stopped = False
+
+    def add(
+        self,
+        line: int,
+        code: str,
+        message: str,
+        expected: str,
+        *,
+        column: int | None = None,
+        field: str | None = None,
+    ) -> None:
+        self.count += 1
+        if len(self.first) < MAX_PROBLEMS:
+            self.first.append(
+                LineProblem(
+                    line=line,
+                    column=column,
+                    field=field,
+                    code=code,
+                    message=message,
+                    expected=expected,
+                )
+            )
+
+    def stop(
+        self, line: int, code: str, message: str, expected: str, *, field: str | None = None
+    ) -> None:
+        """Add a problem that makes the rest of the file pointless to read; it is always shown."""
+        del self.first[MAX_PROBLEMS - 1 :]
+        self.add(line, code, message, expected, field=field)
+        self.give_up()
+
+    def give_up(self) -> None:
+        self._stopped = True
+
+    def stopped(self) -> bool:
+        """Whether the rest of the file is pointless to read."""
+        return self._stopped
+
+
+def shown(value: str) -> str:
+    """A value as a message quotes it: on one line, printable, not too long."""
+    cut = value if len(value) <= _SHOWN_CHARS else value[: _SHOWN_CHARS - 1] + "…"
+    return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut) + '"'

@@ -1,0 +1,166 @@
+"""Rows to training, validation and test rows: by a seed, label by label, the same everywhere.
+
+Rows with the same text always stay together, so no held-out text was trained on. Which side a text
+falls on depends on the seed, the text and how many rows its label has; the order of the rows in the
+file does not matter, and neither does the platform.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from domain.datasets.report import text_digest
+
+Split = Literal["train", "validation", "test"]
+
+TESTED_FROM_ROWS = 3  # a label with fewer rows is trained on and may go untested
+_PARTS = 1_000_000  # fractions are counted in millionths, where sums are exact
+
+
+class SplitImpossible(ValueError):
+    """A label cannot be parted as asked; other rows or other fractions may help."""
+
+    def __init__(self, message: str, label: str | None, counts: dict[str, int]) -> None:
+        super().__init__(message)
+        self.label = label  # None when it is about all of them
+        self.counts = counts  # rows and distinct texts
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """All rows of one text."""
+
+    key: bytes  # orders the texts of a label
+    rows: list[int]
+
+
+def assign_splits(
+    texts: Sequence[str],
+    labels: Sequence[str],
+    *,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+) -> list[Split]:
+    """Say for every row where it belongs.
+
+    Each label gives its share of rows, to within one row where no text repeats, and all labels
+    together give theirs. Each label keeps a training row and, from three rows on, has a test row
+    (unless ``test_fraction`` is 0, as it is when a test file is given). A text that stands under
+    several labels is trained on and never tested: no answer to it could be called right.
+
+    Args:
+        validation_fraction: of all rows; at least 0, less than 1 together with ``test_fraction``.
+
+    Raises:
+        SplitImpossible: a label has three rows or more and too few distinct texts to hold one out,
+            or there is nothing at all to test on.
+    """
+    _check_fractions(validation_fraction, test_fraction)
+    splits: list[Split] = ["train"] * len(texts)
+    by_label = _texts_by_label(texts, labels, seed)
+    test_share = _Share(test_fraction)
+    validation_share = _Share(validation_fraction)
+    for label, rows in sorted(_count(labels).items()):
+        single = by_label.get(label, [])
+        counts = {"rows": rows, "distinct_texts": len(single)}
+        free = len(single) - (sum(len(text.rows) for text in single) == rows)  # one text is kept
+        wanted = test_share.of(rows)
+        if test_fraction > 0 and rows >= TESTED_FROM_ROWS:
+            wanted = max(wanted, 1)
+            if free < 1:
+                message = (
+                    f"label {label!r} has {rows} rows but only {len(single)} text"
+                    f"{'s' if len(single) != 1 else ''} of its own, so none can be held out"
+                )
+                raise SplitImpossible(message, label, counts)
+        test, rest = _take(single, wanted, free)
+        validation, _ = _take(rest, validation_share.of(rows), free - len(test))
+        for index in _rows(test):
+            splits[index] = "test"
+        for index in _rows(validation):
+            splits[index] = "validation"
+    if test_fraction > 0 and "test" not in splits:
+        counts = {"rows": len(texts), "labels": len(set(labels))}
+        message = f"{len(texts)} rows with {len(set(labels))} labels are too few to hold one out"
+        raise SplitImpossible(message, None, counts)
+    return splits
+
+
+def leaked_rows(training_texts: Iterable[str], test_texts: Iterable[str]) -> list[int]:
+    """Indices of the training rows whose text also stands in the test file."""
+    tested = {text_digest(text) for text in test_texts}
+    return [index for index, text in enumerate(training_texts) if text_digest(text) in tested]
+
+
+def untrained_labels(training: Collection[str], test: Collection[str]) -> list[str]:
+    """Labels of the test file that no training row has; a model can never give them."""
+    return sorted(set(test) - set(training))
+
+
+class _Share:
+    """Gives each label its part of the rows and carries fractions of a row on to the next label."""
+
+    def __init__(self, fraction: float) -> None:
+        self._parts = round(fraction * _PARTS)
+        self._carry = _PARTS // 2  # so that a single label is rounded to the nearest row
+
+    def of(self, rows: int) -> int:
+        whole, self._carry = divmod(self._carry + rows * self._parts, _PARTS)
+        return whole
+
+
+def _check_fractions(validation: float, test: float) -> None:
+    if not (validation >= 0 and test >= 0 and validation + test < 1):
+        raise ValueError(
+            f"validation_fraction {validation} and test_fraction {test} must be at least 0"
+            " and less than 1 together"
+        )
+
+
+def _texts_by_label(
+    texts: Sequence[str], labels: Sequence[str], seed: int
+) -> dict[str, list[_Text]]:
+    """The texts that stand under one label only, each label's in the order of the seed."""
+    rows: dict[bytes, list[int]] = defaultdict(list)
+    for index, text in enumerate(texts):
+        rows[text_digest(text)].append(index)
+    result: dict[str, list[_Text]] = defaultdict(list)
+    for digest, indices in rows.items():
+        if len({labels[index] for index in indices}) == 1:
+            key = hashlib.sha256(f"{seed}:{digest.hex()}".encode()).digest()
+            result[labels[indices[0]]].append(_Text(key, indices))
+    for group in result.values():
+        group.sort(key=lambda text: text.key)
+    return result
+
+
+def _take(texts: list[_Text], wanted: int, free: int) -> tuple[list[_Text], list[_Text]]:
+    """The first texts with ``wanted`` rows at most, but one where any was wanted; and the rest."""
+    taken: list[_Text] = []
+    rest: list[_Text] = []
+    for text in texts:
+        if len(taken) < free and len(text.rows) <= wanted:
+            taken.append(text)
+            wanted -= len(text.rows)
+        else:
+            rest.append(text)
+    if not taken and wanted and free > 0:
+        smallest = min(rest, key=lambda text: len(text.rows))
+        rest.remove(smallest)
+        taken.append(smallest)
+    return taken, rest
+
+
+def _rows(texts: list[_Text]) -> Iterator[int]:
+    for text in texts:
+        yield from text.rows
+
+
+def _count(labels: Sequence[str]) -> dict[str, int]:
+    counts: dict[str, int] = defaultdict(int)
+    for label in labels:
+        counts[label] += 1
+    return counts

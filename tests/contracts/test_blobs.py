@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import TracebackType
 from typing import Protocol, Self
 
 import pytest
@@ -23,7 +24,12 @@ MEBIBYTE = 1024 * 1024
 
 class Writer(Protocol):
     async def __aenter__(self) -> Self: ...
-    async def __aexit__(self, *why: object) -> None: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
     async def write(self, chunk: bytes) -> None: ...
     async def commit(self) -> BlobRef: ...
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,11 +19,11 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
-from domain.subjects import TOKEN
+from domain.subjects import token
 
 PREFIX: Final = "FINETRAIL_"
 NatsRole = Literal["admin", "gateway", "handlers", "projections", "agent"]
-Token = Annotated[str, StringConstraints(pattern=TOKEN.pattern.removesuffix(r"\Z") + "$")]
+Token = Annotated[str, AfterValidator(token)]
 
 
 class SettingMissing(ValueError):

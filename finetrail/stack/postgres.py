@@ -23,8 +23,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
-
 from finetrail.stack.errors import StackError
 from finetrail.stack.state import DATABASE
 
@@ -175,25 +173,6 @@ def forget_recycled_pid(cluster: Path) -> None:
         return
     if working_in != cluster.resolve():
         lock.unlink()
-
-
-async def answers(dsn: str) -> bool:
-    """Whether the server takes this login.
-
-    Raises:
-        StackError: It is there and refuses the password, which waiting will not change.
-    """
-    try:
-        connection = await asyncpg.connect(dsn, timeout=5)
-    except asyncpg.InvalidAuthorizationSpecificationError as error:
-        raise StackError(
-            "PostgreSQL refuses the password in this data directory's secrets.json.",
-            "Restore the secrets.json that belongs to this database.",
-        ) from error
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return False
-    await connection.close()
-    return True
 
 
 def _version(install: Path) -> str:

@@ -1,10 +1,7 @@
 """`finetrail up`: starts the servers and our processes, keeps them alive, ends them in order."""
 
 import asyncio
-import errno
 import os
-import platform
-import shutil
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -18,9 +15,8 @@ import httpx
 
 from finetrail import bootstrap
 from finetrail.settings import Settings, as_environment
-from finetrail.stack import nats_server, orphans, postgres
+from finetrail.stack import machine, nats_server, orphans, postgres, postgres_login
 from finetrail.stack.errors import StackError
-from finetrail.stack.ports import free_port, is_free
 from finetrail.stack.processes import ProcessSpec, Report, SupervisedProcess
 from finetrail.stack.state import (
     Endpoints,
@@ -32,7 +28,6 @@ from finetrail.stack.state import (
     write_private,
 )
 
-MIN_FREE_BYTES = 1024**3  # a base model, a few training checkpoints and the log's next segments
 SERVER_READY_S = 120.0  # PostgreSQL may have to recover from a crash first
 CORE_READY_S = 120.0  # the projections catch up with the log before the gateway says ready
 SERVER_STOP_S = 15.0
@@ -118,7 +113,7 @@ class EmbeddedStack:
             try:
                 await self._start(cleanup)
             except OSError as error:
-                raise explained(error, self.paths.root) from error
+                raise machine.explained(error, self.paths.root) from error
             self._cleanup = cleanup.pop_all()
 
     async def stop(self) -> None:
@@ -127,10 +122,10 @@ class EmbeddedStack:
 
     async def _start(self, cleanup: AsyncExitStack) -> None:
         paths = self.paths
-        _check_machine()
+        machine.check_system()
         for folder in (paths.root, paths.run, paths.logs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_free_space(paths.root)
+        machine.check_free_space(paths.root)
         cleanup.enter_context(orphans.locked(paths))
 
         known = load_secrets(paths)
@@ -202,7 +197,7 @@ class EmbeddedStack:
             account=server.account,
             inherited=inherited,
         )
-        await self._run(cleanup, spec, lambda: postgres.answers(dsn), SERVER_READY_S)
+        await self._run(cleanup, spec, lambda: postgres_login.answers(dsn), SERVER_READY_S)
 
     async def _start_role(self, cleanup: AsyncExitStack, role: Role, marker: str) -> None:
         spec = ProcessSpec(
@@ -310,38 +305,8 @@ async def _start(stack: EmbeddedStack, report: Report, on_first_start: OnSetting
         marker.touch()
 
 
-def explained(error: OSError, folder: Path) -> StackError:
-    """An operating system's refusal in words."""
-    if error.errno == errno.ENOSPC:
-        return StackError(f"The disk that holds {folder} is full.", "Free some space on it.")
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return StackError(
-            f"Not permitted: {error}.",
-            f"Start the stack as the owner of {folder}, or choose another FINETRAIL_DATA_DIR.",
-        )
-    return StackError(f"The operating system says: {error}.")
-
-
-def check_free_space(folder: Path, wanted: int = MIN_FREE_BYTES) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < wanted:
-        raise StackError(
-            f"The disk that holds {folder} has {free // 1024**2} MiB free; "
-            f"a stack wants at least {wanted // 1024**2} MiB.",
-            "Free some space, or move the data with FINETRAIL_DATA_DIR.",
-        )
-
-
-def _check_machine() -> None:
-    if platform.system() != "Linux":
-        raise StackError(
-            "The embedded stack runs on Linux only.",
-            "Run the roles one by one with FINETRAIL_NATS__URL and FINETRAIL_POSTGRES__DSN set.",
-        )
-
-
 def _check_gateway_port(host: str, port: int) -> None:
-    if not is_free(host, port):
+    if not machine.is_free(host, port):
         raise StackError(
             f"The gateway's port {port} on {host} is taken by another process.",
             "End that process, or choose another FINETRAIL_GATEWAY__PORT.",
@@ -358,7 +323,7 @@ def _prepared_postgres(paths: StackPaths, known: Secrets) -> postgres.Postgres:
 
 
 def _port_again(former: int | None) -> int:
-    return former if former and is_free("127.0.0.1", former) else free_port()
+    return former if former and machine.is_free("127.0.0.1", former) else machine.free_port()
 
 
 async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:

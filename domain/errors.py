@@ -28,6 +28,12 @@ class NotYours(Rejected):
     code = "not_yours"
 
 
+class PayloadTooLarge(Rejected):
+    """What would be recorded does not fit into one event; larger things are blobs, named by it."""
+
+    code = "payload_too_large"
+
+
 class VersionConflict(Exception):
     """Someone appended first; decide again on the longer history."""
 

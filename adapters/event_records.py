@@ -1,0 +1,32 @@
+"""Events as the log's records, the same bytes for every store."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from domain.errors import PayloadTooLarge
+from domain.messages import MAX_PAYLOAD, Command, Envelope, Event, event_id
+from domain.wire import Headers, encode_event
+
+Record = tuple[UUID, Headers, bytes]  # event id, headers, body
+
+
+def encode_records(
+    events: Sequence[Event], cause: Envelope[Command], recorded_at: datetime
+) -> list[Record]:
+    """Give each event its id and its bytes.
+
+    Raises:
+        PayloadTooLarge: One of them would not fit; none is to be stored.
+    """
+    return [_record(index, event, cause, recorded_at) for index, event in enumerate(events)]
+
+
+def _record(index: int, event: Event, cause: Envelope[Command], recorded_at: datetime) -> Record:
+    id_ = event_id(cause.id, index)
+    headers, body = encode_event(event, event_id=id_, cause=cause, recorded_at=recorded_at)
+    if len(body) > MAX_PAYLOAD:
+        raise PayloadTooLarge(
+            f"{type(event).__name__} would take {len(body):,} bytes of at most {MAX_PAYLOAD:,}"
+        )
+    return id_, headers, body

@@ -1,0 +1,87 @@
+"""A bare NATS server for tests: its own folder, a free port, the product's streams; killed by pid."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nats
+
+from finetrail.bootstrap import bootstrap_streams
+from finetrail.stack.nats_server import find_server
+
+START_S = 10.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class NatsServer:
+    """One server on one folder; it may be killed and started again."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        config = self.folder / "nats.conf"
+        jetstream = {"store_dir": str(self.folder / "store"), "sync_interval": "always"}
+        config.write_text(json.dumps({"listen": f"127.0.0.1:{self.port}", "jetstream": jetstream}))
+        log = (self.folder / "nats.log").open("ab")
+        with log:
+            self.process = await asyncio.create_subprocess_exec(
+                str(find_server()), "-c", str(config), stdout=log, stderr=log
+            )
+        async with asyncio.timeout(START_S):
+            while not await _greets(self.port):
+                await asyncio.sleep(0.02)
+
+    async def kill(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+@asynccontextmanager
+async def nats_server(
+    folder: Path, *, agents: Sequence[str] = (), streams: bool = True
+) -> AsyncIterator[NatsServer]:
+    folder.mkdir(parents=True, exist_ok=True)
+    server = NatsServer(folder)
+    try:
+        await server.start()
+        if streams:
+            nc = await nats.connect(server.url)
+            try:
+                await bootstrap_streams(nc, agents)
+            finally:
+                await nc.close()
+        yield server
+    finally:
+        await server.kill()
+
+
+async def _greets(port: int) -> bool:
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    try:
+        async with asyncio.timeout(1):
+            return (await reader.readline()).startswith(b"INFO ")
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        writer.close()

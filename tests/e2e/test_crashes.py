@@ -1,0 +1,243 @@
+"""Processes are really killed: the job ends all the same, with the same bytes, nothing lost, nothing doubled."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.harness import Stack, running_stack, wait_for
+
+pytestmark = [pytest.mark.infra, pytest.mark.slow, pytest.mark.timeout(600)]
+
+# 15 steps an epoch: enough of them for a kill in the middle, with a checkpoint just before.
+TRAINING = {"epochs": 3, "batch_size": 16, "checkpoint_every": 7, "max_length": 64}
+POSTGRES_AWAY_S = 30.0
+
+
+class Traffic:
+    """A client that goes on asking while things die, and remembers what was acknowledged."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.acknowledged: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.wait(0.05):
+            number += 1
+            name = f"traffic-{id(self)}-{number}"
+            try:
+                answer = httpx.post(
+                    f"{self._stack.url}/api/v1/keys",
+                    json={"name": name, "role": "viewer"},
+                    headers={"Authorization": f"Bearer {self._stack.key}"},
+                    timeout=5,
+                    trust_env=False,
+                )
+            except (httpx.TransportError, FileNotFoundError):
+                continue
+            if answer.is_success:
+                self.acknowledged.append(name)
+
+
+@pytest.fixture(scope="module")
+def crash_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(tmp_path_factory.mktemp("crashes") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dataset_id(crash_stack: Stack, few_rows: bytes) -> str:
+    return str(crash_stack.upload(few_rows)["id"])
+
+
+@pytest.fixture(scope="module")
+def expected(crash_stack: Stack, dataset_id: str) -> str:
+    """SHA-256 of the adapter that the same job makes when nobody disturbs it."""
+    job_id = submit(crash_stack, dataset_id)
+    assert crash_stack.evaluation_until_done(job_id)["status"] == "completed"
+    return crash_stack.adapter_sha256(job_id)
+
+
+def submit(stack: Stack, dataset_id: str) -> str:
+    body = {"model": "crash", "dataset_id": dataset_id, "seed": 3, "hyperparameters": TRAINING}
+    return str(stack.post("/jobs", body)["id"])
+
+
+def step_of(job: Any) -> int:
+    return int((job["progress"] or {}).get("step") or 0)
+
+
+def in_mid_training(stack: Stack, job_id: str) -> None:
+    stack.job_until(job_id, lambda job: step_of(job) >= 10)
+
+
+def in_evaluation(stack: Stack, job_id: str) -> None:
+    def running() -> bool:
+        evaluation_id = stack.get(f"/jobs/{job_id}")["evaluation_id"]
+        return bool(evaluation_id) and (
+            stack.get(f"/evaluations/{evaluation_id}")["status"] == "running"
+        )
+
+    wait_for("the evaluation running", running)
+
+
+def kill_agent(stack: Stack) -> None:
+    stack.kill("agent")
+
+
+def kill_nats(stack: Stack) -> None:
+    stack.kill("nats")
+
+
+def kill_postgres(stack: Stack) -> None:
+    stack.kill("postgres")
+
+
+def kill_core(stack: Stack) -> None:
+    stack.kill("core")
+
+
+def kill_parent(stack: Stack) -> None:
+    stack.kill_parent()
+    stack.start()
+
+
+def kill_tree(stack: Stack) -> None:
+    stack.kill_tree()
+    stack.start()
+
+
+def check_log(stack: Stack, job_id: str, traffic: Traffic) -> None:
+    events = stack.events()
+    sequences = [event["sequence"] for event in events]
+    assert sequences == sorted(set(sequences))
+    of_job = [event for event in events if event["aggregate_id"] == job_id]
+    kinds = Counter(event["type"] for event in of_job)
+    assert kinds["JobSubmitted"] == kinds["JobSucceeded"] == 1
+    epochs = [event["data"]["epoch"] for event in of_job if event["type"] == "EpochCompleted"]
+    assert epochs == [1, 2, 3]
+    checkpoints = [
+        event["data"]["checkpoint"]["step"]
+        for event in of_job
+        if event["type"] == "CheckpointSaved"
+    ]
+    assert checkpoints == sorted(set(checkpoints))
+    versions = [
+        event
+        for event in events
+        if event["type"] == "VersionRegistered" and event["data"]["job_id"] == job_id
+    ]
+    results = [
+        event
+        for event in events
+        if event["type"] == "EvaluationCompleted"
+        and event["data"]["version_id"] == versions[0]["aggregate_id"]
+    ]
+    assert len(versions) == len(results) == 1
+    issued = Counter(event["data"]["name"] for event in events if event["type"] == "KeyIssued")
+    assert [name for name in traffic.acknowledged if issued[name] != 1] == []
+    assert traffic.acknowledged, "no command was acknowledged: the check would be empty"
+
+
+@pytest.mark.parametrize(
+    ("moment", "disaster"),
+    [
+        (in_mid_training, kill_agent),
+        (in_evaluation, kill_agent),
+        (in_mid_training, kill_nats),
+        (in_mid_training, kill_postgres),
+        (in_mid_training, kill_core),
+        (in_mid_training, kill_parent),
+        (in_mid_training, kill_tree),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_a_killed_process_costs_time_but_no_result(
+    crash_stack: Stack,
+    dataset_id: str,
+    expected: str,
+    moment: Callable[[Stack, str], None],
+    disaster: Callable[[Stack], None],
+) -> None:
+    job_id = submit(crash_stack, dataset_id)
+    with Traffic(crash_stack) as traffic:
+        moment(crash_stack, job_id)
+
+        disaster(crash_stack)
+
+        assert crash_stack.evaluation_until_done(job_id)["status"] == "completed"
+    assert crash_stack.adapter_sha256(job_id) == expected
+    check_log(crash_stack, job_id, traffic)
+
+
+def test_a_crash_in_evaluation_does_not_train_again(
+    crash_stack: Stack, dataset_id: str, expected: str
+) -> None:
+    job_id = submit(crash_stack, dataset_id)
+    in_evaluation(crash_stack, job_id)
+
+    kill_agent(crash_stack)
+
+    crash_stack.evaluation_until_done(job_id)
+    started = [
+        e for e in crash_stack.events(aggregate="job", id=job_id) if e["type"] == "JobStarted"
+    ]
+    assert len(started) == 1
+    assert crash_stack.adapter_sha256(job_id) == expected
+
+
+def test_training_goes_on_while_postgres_is_away(
+    crash_stack: Stack, dataset_id: str, expected: str
+) -> None:
+    job_id = submit(crash_stack, dataset_id)
+    in_mid_training(crash_stack, job_id)
+    cluster = (crash_stack.folder / "postgres").resolve()
+    mode = cluster.stat().st_mode & 0o777
+
+    cluster.chmod(0o000)  # it cannot be started again until this is undone
+    try:
+        crash_stack.kill("postgres")
+        began = time.monotonic()
+        children = [p for p in crash_stack.processes() if "gpu_agent.child" in p.cmdline()]
+        assert len(children) == 1
+        gone, _ = psutil.wait_procs(children, timeout=POSTGRES_AWAY_S)
+        time.sleep(max(0.0, POSTGRES_AWAY_S - (time.monotonic() - began)))
+    finally:
+        cluster.chmod(mode)
+
+    assert gone, "training did not come to its end while Postgres was away"
+    assert crash_stack.evaluation_until_done(job_id)["status"] == "completed"
+    events = crash_stack.events(aggregate="job", id=job_id)
+    assert [e["type"] for e in events].count("JobStarted") == 1
+    assert crash_stack.adapter_sha256(job_id) == expected
+
+
+def test_a_stop_in_mid_training_leaves_nothing_running_and_the_next_start_goes_on(
+    crash_stack: Stack, dataset_id: str, expected: str
+) -> None:
+    job_id = submit(crash_stack, dataset_id)
+    in_mid_training(crash_stack, job_id)
+
+    crash_stack.stop()
+    left = crash_stack.processes()
+    crash_stack.start()
+
+    assert left == []
+    assert crash_stack.evaluation_until_done(job_id)["status"] == "completed"
+    assert crash_stack.adapter_sha256(job_id) == expected

@@ -1,0 +1,63 @@
+"""Which agents were enrolled; whether one is there right now is presence, not a row."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from domain.agents.events import AgentDrained, AgentEnrolled, AgentRevoked
+from domain.messages import Event, Recorded
+from projections import tables
+from projections.view import Key, View, stream_key
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRow:
+    workspace: str
+    id: UUID
+    created_sequence: int
+    sequence: int
+    name: str
+    status: Literal["active", "draining", "revoked"]
+    accelerator: str
+    memory_bytes: int
+    methods: list[str]
+    created_at: datetime
+
+
+def project(row: AgentRow | None, recorded: Recorded[Event]) -> AgentRow | None:
+    event, sequence = recorded.event, recorded.sequence
+    if isinstance(event, AgentEnrolled):
+        return _enrolled(row, event, recorded)
+    if row is None:
+        return None
+    match event:
+        case AgentDrained():
+            return replace(row, sequence=sequence, status="draining")
+        case AgentRevoked():
+            return replace(row, sequence=sequence, status="revoked")
+        case _:
+            return row
+
+
+def _key(recorded: Recorded[Event]) -> Key | None:
+    return stream_key(recorded) if recorded.stream.aggregate == "agent" else None
+
+
+def _enrolled(row: AgentRow | None, event: AgentEnrolled, recorded: Recorded[Event]) -> AgentRow:
+    """Enrolled again it has other properties, but stays drained if it was."""
+    return AgentRow(
+        workspace=recorded.stream.workspace,
+        id=event.agent_id,
+        created_sequence=row.created_sequence if row else recorded.sequence,
+        sequence=recorded.sequence,
+        name=event.name,
+        status=row.status if row else "active",
+        accelerator=event.accelerator,
+        memory_bytes=event.memory_bytes,
+        methods=list(event.methods),
+        created_at=row.created_at if row else recorded.recorded_at,
+    )
+
+
+VIEW = View(tables.agent, AgentRow, _key, project)

@@ -1,0 +1,75 @@
+"""What queries answer where one table's row is not enough."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from projections.evaluations import EvaluationRow
+from projections.jobs import JobRow
+from projections.metrics import StepRow
+from projections.model_versions import VersionRow
+from projections.work_items import WorkItemRow
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    epoch: int  # the one under way, from 1; 0 before the first step
+    epochs: int
+    step: int  # done
+    steps: int | None  # known once an attempt has started
+    percent: float | None
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the log tells it, and what telemetry last said about it."""
+
+    row: JobRow
+    progress: Progress
+    loss: float | None
+    tokens_per_s: float | None  # while it runs
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """``evaluation`` is the last that was completed, or else the last that was asked for."""
+
+    row: VersionRow
+    evaluation: EvaluationRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    row: EvaluationRow
+    version_number: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueItem:
+    row: WorkItemRow
+    position: int | None  # from 1; None once it is assigned
+
+
+def with_progress(row: JobRow, newest: StepRow | None) -> Job:
+    """Join what two runners write; either may be ahead of the other, or lack what the other has."""
+    live = newest if newest and newest.attempt >= row.attempt and _runs(row) else None
+    step = max(row.step, live.step) if live else row.step
+    epoch = max(row.epoch, ceil(live.epoch)) if live else row.epoch
+    last_loss = newest.loss if newest else None
+    return Job(
+        row=row,
+        progress=Progress(
+            epoch=min(epoch, row.epochs),
+            epochs=row.epochs,
+            step=step,
+            steps=row.steps,
+            percent=round(min(100.0, 100 * step / row.steps), 1) if row.steps else None,
+            eta_s=live.eta_s if live else None,
+        ),
+        loss=row.final_loss if row.final_loss is not None else last_loss,
+        tokens_per_s=live.tokens_per_s if live else None,
+    )
+
+
+def _runs(row: JobRow) -> bool:
+    return row.status in {"running", "cancelling"}

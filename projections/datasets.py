@@ -1,0 +1,107 @@
+"""Which datasets there are and what became of them."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from domain.datasets.events import (
+    DatasetDeleted,
+    DatasetRegistered,
+    DatasetRejected,
+    DatasetValidated,
+)
+from domain.messages import Event, Recorded
+from projections import tables
+from projections.view import Key, View, stream_key
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRow:
+    workspace: str
+    id: UUID
+    created_sequence: int
+    sequence: int
+    name: str
+    status: Literal["pending", "valid", "rejected", "deleted"]
+    sha256: str
+    size: int
+    crc32: int
+    format: str
+    delimiter: str | None
+    text_column: str
+    label_column: str
+    rows: int
+    labels: dict[str, int]
+    duplicate_rows: int | None
+    conflicting_texts: int | None
+    longest_text_chars: int | None
+    mean_text_chars: float | None
+    code: str | None  # of the refusal
+    message: str | None
+    created_at: datetime
+
+
+def project(row: DatasetRow | None, recorded: Recorded[Event]) -> DatasetRow | None:
+    event = recorded.event
+    if isinstance(event, DatasetRegistered):
+        return _registered(event, recorded)
+    if row is None:
+        return None
+    match event:
+        case DatasetValidated():
+            return replace(
+                row,
+                sequence=recorded.sequence,
+                status="valid",
+                duplicate_rows=event.duplicate_rows,
+                conflicting_texts=event.conflicting_texts,
+                longest_text_chars=event.longest_text_chars,
+                mean_text_chars=event.mean_text_chars,
+            )
+        case DatasetRejected():
+            return replace(
+                row,
+                sequence=recorded.sequence,
+                status="rejected",
+                code=event.code,
+                message=event.message,
+            )
+        case DatasetDeleted():
+            return replace(row, sequence=recorded.sequence, status="deleted")
+        case _:
+            return row
+
+
+def _key(recorded: Recorded[Event]) -> Key | None:
+    return stream_key(recorded) if recorded.stream.aggregate == "dataset" else None
+
+
+def _registered(event: DatasetRegistered, recorded: Recorded[Event]) -> DatasetRow:
+    return DatasetRow(
+        workspace=recorded.stream.workspace,
+        id=event.dataset_id,
+        created_sequence=recorded.sequence,
+        sequence=recorded.sequence,
+        name=event.name,
+        status="pending",
+        sha256=event.blob.sha256,
+        size=event.blob.size,
+        crc32=event.blob.crc32,
+        format=event.format,
+        delimiter=event.delimiter,
+        text_column=event.text_column,
+        label_column=event.label_column,
+        rows=event.rows,
+        labels=dict(event.labels),
+        duplicate_rows=None,
+        conflicting_texts=None,
+        longest_text_chars=None,
+        mean_text_chars=None,
+        code=None,
+        message=None,
+        created_at=recorded.recorded_at,
+    )
+
+
+VIEW = View(tables.dataset, DatasetRow, _key, project)

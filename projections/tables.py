@@ -1,0 +1,325 @@
+"""The read model's tables. They are disposable: dropped and replayed from the log, never migrated.
+
+Every primary key begins with the workspace, and so does every index: a stream belongs to one
+workspace, and no query looks across them.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA: Final = "finetrail"
+CHANNEL: Final = "finetrail_projection"  # NOTIFY: "<projection> <sequence>", once a transaction
+
+metadata: Final = MetaData(schema=SCHEMA)
+_Time = DateTime(timezone=True)
+
+
+def _workspace() -> Column[str]:
+    return Column("workspace", Text, primary_key=True)
+
+
+def _history() -> tuple[Column[int], Column[int]]:
+    """Log sequences: of the event that made the row (pages go by it) and of its stream's last one."""
+    return (
+        Column("created_sequence", BigInteger, nullable=False),
+        Column("sequence", BigInteger, nullable=False),
+    )
+
+
+dataset = Table(
+    "dataset",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    *_history(),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("crc32", BigInteger, nullable=False),
+    Column("format", Text, nullable=False),
+    Column("delimiter", Text),
+    Column("text_column", Text, nullable=False),
+    Column("label_column", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("labels", JSONB, nullable=False),
+    Column("duplicate_rows", BigInteger),
+    Column("conflicting_texts", BigInteger),
+    Column("longest_text_chars", BigInteger),
+    Column("mean_text_chars", Double),
+    Column("code", Text),
+    Column("message", Text),
+    Column("created_at", _Time, nullable=False),
+    Index("dataset_by_age", "workspace", text("created_sequence DESC")),
+)
+
+job = Table(
+    "job",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    *_history(),
+    Column("model", Text, nullable=False),
+    Column("base_model", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("dataset_id", Uuid, nullable=False),
+    Column("test_dataset_id", Uuid),
+    Column("spec", JSONB, nullable=False),
+    Column("created_at", _Time, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("agent_id", Text),
+    Column("epoch", BigInteger, nullable=False),
+    Column("epochs", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("steps", BigInteger),
+    Column("checkpoint_step", BigInteger),
+    Column("environment", JSONB),
+    Column("train_rows", BigInteger),
+    Column("validation_rows", BigInteger),
+    Column("test_rows", BigInteger),
+    Column("trainable_parameters", BigInteger),
+    Column("total_parameters", BigInteger),
+    Column("trained_tokens", BigInteger),
+    Column("seconds", Double),
+    Column("final_loss", Double),
+    Column("validation_accuracy", Double),
+    Column("interrupted", Text),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("version_id", Uuid),
+    Column("version_number", BigInteger),
+    Column("evaluation_id", Uuid),
+    Column("started_at", _Time),
+    Column("ended_at", _Time),
+    Index("job_by_age", "workspace", text("created_sequence DESC")),
+    Index("job_by_status", "workspace", "status", text("created_sequence DESC")),
+    Index("job_by_model", "workspace", "model", text("created_sequence DESC")),
+)
+
+job_epoch = Table(
+    "job_epoch",
+    metadata,
+    _workspace(),
+    Column("job_id", Uuid, primary_key=True),
+    Column("epoch", BigInteger, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("train_loss", Double, nullable=False),
+    Column("validation_loss", Double),
+    Column("validation_accuracy", Double),
+    Column("seconds", Double, nullable=False),
+    Column("time", _Time, nullable=False),
+)
+
+
+def _step_metrics() -> tuple[Column[int] | Column[float], ...]:
+    return (
+        Column("sequence", BigInteger, nullable=False),
+        Column("attempt", BigInteger, nullable=False),
+        Column("epoch", Double, nullable=False),
+        Column("loss", Double, nullable=False),
+        Column("learning_rate", Double, nullable=False),
+        Column("grad_norm", Double, nullable=False),
+        Column("tokens_per_s", Double, nullable=False),
+        Column("eta_s", Double, nullable=False),
+    )
+
+
+job_step = Table(
+    "job_step",
+    metadata,
+    _workspace(),
+    Column("job_id", Uuid, primary_key=True),
+    Column("step", BigInteger, primary_key=True),
+    *_step_metrics(),
+    Column("time", _Time, nullable=False),
+)
+
+# Written from telemetry, and `job` from the log: two runners never write one row.
+job_progress = Table(
+    "job_progress",
+    metadata,
+    _workspace(),
+    Column("job_id", Uuid, primary_key=True),
+    Column("step", BigInteger, nullable=False),
+    *_step_metrics(),
+    Column("time", _Time, nullable=False),
+)
+
+model = Table(
+    "model",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    *_history(),
+    Column("name", Text, nullable=False),
+    Column("base_model", Text, nullable=False),
+    Column("versions", BigInteger, nullable=False),
+    Column("latest", BigInteger),
+    Column("active_number", BigInteger),
+    Column("active_version_id", Uuid),
+    Column("activated_at", _Time),
+    Column("activated_by", Text),
+    Column("created_at", _Time, nullable=False),
+    Index("model_by_age", "workspace", text("created_sequence DESC")),
+    Index("model_by_name", "workspace", "name"),
+)
+
+model_version = Table(
+    "model_version",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    *_history(),
+    Column("model_id", Uuid, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("message", Text),
+    Column("job_id", Uuid, nullable=False),
+    Column("base_model", Text, nullable=False),
+    Column("labels", JSONB, nullable=False),
+    Column("files", JSONB, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("spec", JSONB, nullable=False),
+    Column("environment", JSONB, nullable=False),
+    Column("train_rows", BigInteger, nullable=False),
+    Column("trained_tokens", BigInteger, nullable=False),
+    Column("steps", BigInteger, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("final_loss", Double, nullable=False),
+    Column("validation_accuracy", Double),
+    Column("created_at", _Time, nullable=False),
+    Index("model_version_by_number", "workspace", "model_id", text("number DESC")),
+)
+
+evaluation = Table(
+    "evaluation",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    *_history(),
+    Column("version_id", Uuid, nullable=False),
+    Column("model_id", Uuid, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("job_id", Uuid, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("agent_id", Text),
+    Column("summary", JSONB),
+    Column("outputs", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("created_at", _Time, nullable=False),
+    Column("started_at", _Time),
+    Column("ended_at", _Time),
+    Index("evaluation_by_age", "workspace", text("created_sequence DESC")),
+    Index("evaluation_by_model", "workspace", "model", text("created_sequence DESC")),
+    Index("evaluation_by_version", "workspace", "version_id", text("created_sequence DESC")),
+)
+
+# Apart from `evaluation`, so that lists and folds do not carry the texts.
+evaluation_examples = Table(
+    "evaluation_examples",
+    metadata,
+    _workspace(),
+    Column("evaluation_id", Uuid, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("examples", JSONB, nullable=False),
+)
+
+agent = Table(
+    "agent",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    *_history(),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("accelerator", Text, nullable=False),
+    Column("memory_bytes", BigInteger, nullable=False),
+    Column("methods", JSONB, nullable=False),
+    Column("created_at", _Time, nullable=False),
+)
+
+work_item = Table(
+    "work_item",
+    metadata,
+    _workspace(),
+    Column("work_id", Uuid, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("attempt", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("agent_id", Text),
+    Column("reason", Text),
+    Column("queued_sequence", BigInteger, nullable=False),
+    Column("queued_at", _Time, nullable=False),
+    Column("assigned_at", _Time),
+    Index(
+        "work_item_in_order",
+        "workspace",
+        "queued_sequence",
+        postgresql_where=text("status <> 'withdrawn'"),
+    ),
+)
+
+access_key = Table(
+    "access_key",
+    metadata,
+    _workspace(),
+    Column("key_id", Text, primary_key=True),
+    *_history(),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("created_at", _Time, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("revoked_at", _Time),
+)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    _workspace(),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("aggregate", Text, nullable=False),
+    Column("aggregate_id", Uuid, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("correlation_id", Uuid, nullable=False),
+    Column("causation_id", Uuid, nullable=False),
+    Column("time", _Time, nullable=False),
+    Column("data", JSONB, nullable=False),
+    Index("timeline_by_aggregate", "workspace", "aggregate", "aggregate_id", "sequence"),
+    Index("timeline_by_type", "workspace", "type", "sequence"),
+    Index("timeline_by_actor", "workspace", "actor", "sequence"),
+)
+
+projection_checkpoint = Table(
+    "projection_checkpoint",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("updated_at", _Time, nullable=False, server_default=func.now()),
+)

@@ -1,0 +1,58 @@
+"""Who may call which route: the one list that opens anything at all. What is not here is refused."""
+
+from types import MappingProxyType
+from typing import Final, Literal
+
+from domain.access.events import Role
+
+Access = Role | Literal["public"]
+
+RANK: Final = MappingProxyType({"viewer": 0, "editor": 1, "admin": 2})
+
+_API = "/api/v1"
+ACCESS: Final = MappingProxyType[tuple[str, str], Access](
+    {
+        ("GET", "/health/live"): "public",
+        ("GET", "/health/ready"): "public",
+        ("GET", "/schema/openapi.json"): "public",
+        ("GET", f"{_API}/datasets"): "viewer",
+        ("POST", f"{_API}/datasets"): "editor",
+        ("GET", f"{_API}/datasets/{{dataset_id}}"): "viewer",
+        ("DELETE", f"{_API}/datasets/{{dataset_id}}"): "admin",
+        ("GET", f"{_API}/datasets/{{dataset_id}}/rows"): "viewer",
+        ("GET", f"{_API}/jobs"): "viewer",
+        ("POST", f"{_API}/jobs"): "editor",
+        ("GET", f"{_API}/jobs/{{job_id}}"): "viewer",
+        ("POST", f"{_API}/jobs/{{job_id}}/cancel"): "editor",
+        ("GET", f"{_API}/jobs/{{job_id}}/logs"): "viewer",
+        ("POST", f"{_API}/jobs/{{job_id}}/logs"): "editor",
+        ("GET", f"{_API}/jobs/{{job_id}}/metrics"): "viewer",
+        ("GET", f"{_API}/jobs/{{job_id}}/events"): "viewer",
+        ("GET", f"{_API}/models"): "viewer",
+        ("GET", f"{_API}/models/{{name}}"): "viewer",
+        ("GET", f"{_API}/models/{{name}}/versions"): "viewer",
+        ("GET", f"{_API}/models/{{name}}/versions/{{number}}"): "viewer",
+        ("GET", f"{_API}/models/{{name}}/versions/{{number}}/download"): "viewer",
+        ("HEAD", f"{_API}/models/{{name}}/versions/{{number}}/download"): "viewer",
+        ("POST", f"{_API}/models/{{name}}/activate"): "admin",
+        ("POST", f"{_API}/models/{{name}}/predict"): "viewer",
+        ("GET", f"{_API}/evaluations"): "viewer",
+        ("POST", f"{_API}/evaluations"): "editor",
+        ("GET", f"{_API}/evaluations/{{evaluation_id}}"): "viewer",
+        ("GET", f"{_API}/evaluations/{{evaluation_id}}/examples"): "viewer",
+        ("POST", f"{_API}/evaluations/{{evaluation_id}}/cancel"): "editor",
+        ("GET", f"{_API}/events"): "viewer",
+        ("GET", f"{_API}/keys"): "admin",
+        ("POST", f"{_API}/keys"): "admin",
+        ("DELETE", f"{_API}/keys/{{key_id}}"): "admin",
+        ("GET", f"{_API}/agents"): "viewer",
+        ("POST", f"{_API}/agents/{{agent_id}}/drain"): "admin",
+        ("GET", f"{_API}/queue"): "viewer",
+    }
+)
+
+
+def may_call(role: Role, method: str, template: str) -> bool:
+    """Whether a key of this role may call the route; a route without an entry is closed to all."""
+    needed = ACCESS.get((method, template))
+    return needed is not None and (needed == "public" or RANK[role] >= RANK[needed])

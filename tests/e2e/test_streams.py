@@ -27,7 +27,9 @@ def stream_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 @contextmanager
-def curl(stack: Stack, job_id: str, output: Path, last_event_id: int = 0) -> Iterator[object]:
+def curl(
+    stack: Stack, job_id: str, output: Path, last_event_id: int = 0
+) -> Iterator[subprocess.Popen[bytes]]:
     with output.open("wb") as sink:
         process = subprocess.Popen(
             [
@@ -50,7 +52,9 @@ def curl(stack: Stack, job_id: str, output: Path, last_event_id: int = 0) -> Ite
 
 
 def ids(output: Path) -> list[int]:
-    return [int(found) for found in re.findall(rb"^id: ?(\d+)\r?$", output.read_bytes(), re.MULTILINE)]
+    return [
+        int(found) for found in re.findall(rb"^id: ?(\d+)\r?$", output.read_bytes(), re.MULTILINE)
+    ]
 
 
 def recorded_ids(stack: Stack, job_id: str) -> list[int]:

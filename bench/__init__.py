@@ -1,0 +1,1 @@
+"""Measurements: what is fast is shown here, never asserted by a test."""

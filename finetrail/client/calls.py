@@ -1,0 +1,72 @@
+"""What every group of calls stands on: the API's paths, lists and waiting."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+from finetrail.client.errors import FinetrailError, NotFound, WaitTimeout
+from finetrail.client.transport import API, Transport, json_object, passing
+
+T = TypeVar("T")
+
+PATIENCE_S: Final = 120.0  # of what waits or follows: a server that is rebooted is back by then
+POLL_S: Final = 0.5
+
+
+class Calls:
+    """One server's API by path."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def _get(self, path: str) -> dict[str, Any]:
+        return json_object(self._transport.call("GET", API + path))
+
+    def _list(self, path: str, **params: str | int | None) -> list[dict[str, Any]]:
+        answer = self._transport.call("GET", API + path, params=params).json()
+        found: list[dict[str, Any]] = answer if isinstance(answer, list) else answer["items"]
+        return found
+
+    def _post(self, path: str, data: object = None) -> dict[str, Any]:
+        return json_object(self._transport.call("POST", API + path, json=data))
+
+    def _delete(self, path: str) -> None:
+        self._transport.call("DELETE", API + path)
+
+    def _until(
+        self, ask: Callable[[], T | None], what: str, timeout_s: float | None, poll_s: float
+    ) -> T:
+        """Ask until there is an answer; a server that is away for a while is waited for."""
+        deadline = time.monotonic() + timeout_s if timeout_s is not None else None
+        last_contact = time.monotonic()
+        while True:
+            try:
+                answer = ask()
+            except FinetrailError as error:
+                if not passing(error) or time.monotonic() - last_contact > PATIENCE_S:
+                    raise
+            else:
+                last_contact = time.monotonic()
+                if answer is not None:
+                    return answer
+            if deadline is not None and time.monotonic() > deadline:
+                raise WaitTimeout(f"{what} after {timeout_s:.0f} s")
+            time.sleep(poll_s)
+
+
+def part(text: str) -> str:
+    """A name or an id as one part of a path."""
+    return quote(text, safe="")
+
+
+def without_none(asked: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def or_none(ask: Callable[[], T]) -> T | None:
+    """What is asked for, or None while it is not there yet."""
+    try:
+        return ask()
+    except NotFound:
+        return None

@@ -1,0 +1,61 @@
+"""Uploaded data."""
+
+from pathlib import Path
+from typing import Any
+
+from finetrail.client.calls import Calls, part
+from finetrail.client.files import Report, content_type, pieces
+from finetrail.client.models import Dataset
+from finetrail.client.transport import API, json_object
+
+
+class DatasetCalls(Calls):
+    def upload_dataset(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        format: str | None = None,  # noqa: A002 - the API's own word
+        text_column: str | None = None,
+        label_column: str | None = None,
+        on_progress: Report | None = None,
+    ) -> Dataset:
+        """Stream a file of labelled texts to the server and return the dataset it made of it.
+
+        Args:
+            path: CSV or JSON Lines.
+            name: The file's own name without its ending, if none is given.
+            on_progress: Called with bytes sent and bytes in all.
+
+        Raises:
+            Invalid: The file was refused; ``line_problems`` says where and why.
+        """
+        file = Path(path)
+        size = file.stat().st_size
+        response = self._transport.call(
+            "POST",
+            f"{API}/datasets",
+            params={
+                "name": name or file.stem,
+                "filename": file.name,
+                "format": format,
+                "text_column": text_column,
+                "label_column": label_column,
+            },
+            body=lambda: pieces(file, size, on_progress),
+            headers={"Content-Type": content_type(file), "Content-Length": str(size)},
+        )
+        return Dataset.model_validate(json_object(response))
+
+    def datasets(self, *, limit: int | None = None) -> list[Dataset]:
+        return [Dataset.model_validate(each) for each in self._list("/datasets", limit=limit)]
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        return Dataset.model_validate(self._get(f"/datasets/{part(dataset_id)}"))
+
+    def dataset_rows(self, dataset_id: str, *, limit: int = 20) -> list[dict[str, Any]]:
+        """The first rows as the server reads them."""
+        return self._list(f"/datasets/{part(dataset_id)}/rows", limit=limit)
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        self._delete(f"/datasets/{part(dataset_id)}")

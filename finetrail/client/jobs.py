@@ -1,0 +1,121 @@
+"""Training jobs: asked for, watched, waited for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from json import loads
+
+from finetrail.client.calls import PATIENCE_S, POLL_S, Calls, part, without_none
+from finetrail.client.follow import follow
+from finetrail.client.models import Job, LogLine, StepMetrics
+from finetrail.client.transport import API
+
+
+class JobCalls(Calls):
+    def submit_job(
+        self,
+        model: str,
+        dataset_id: str,
+        *,
+        test_dataset_id: str | None = None,
+        base_model: str | None = None,
+        method: str | None = None,
+        split: Mapping[str, object] | None = None,
+        hyperparameters: Mapping[str, object] | None = None,
+        seed: int | None = None,
+    ) -> Job:
+        """Ask for a new version of ``model``; what is left out takes the server's default."""
+        asked = {
+            "model": model,
+            "dataset_id": dataset_id,
+            "test_dataset_id": test_dataset_id,
+            "base_model": base_model,
+            "method": method,
+            "split": split,
+            "hyperparameters": hyperparameters,
+            "seed": seed,
+        }
+        return Job.model_validate(self._post("/jobs", without_none(asked)))
+
+    def job(self, job_id: str) -> Job:
+        return Job.model_validate(self._get(f"/jobs/{part(job_id)}"))
+
+    def jobs(
+        self, *, status: str | None = None, model: str | None = None, limit: int | None = None
+    ) -> list[Job]:
+        """Newest first."""
+        found = self._list("/jobs", limit=limit, status=status, model=model)
+        return [Job.model_validate(each) for each in found]
+
+    def cancel(self, job_id: str) -> Job:
+        return Job.model_validate(self._post(f"/jobs/{part(job_id)}/cancel"))
+
+    def metrics(self, job_id: str, *, points: int | None = None) -> list[StepMetrics]:
+        """The steps in order, thinned to ``points`` if there are more."""
+        found = self._list(f"/jobs/{part(job_id)}/metrics", points=points)
+        return [StepMetrics.model_validate(each) for each in found]
+
+    def logs(
+        self,
+        job_id: str,
+        *,
+        limit: int | None = None,
+        level: str | None = None,
+        after: int | None = None,
+    ) -> list[LogLine]:
+        """What there is now, oldest first."""
+        found = self._list(f"/jobs/{part(job_id)}/logs", limit=limit, level=level, after=after)
+        return [LogLine.model_validate(each) for each in found]
+
+    def follow_logs(
+        self,
+        job_id: str,
+        *,
+        level: str | None = None,
+        after: int | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> Iterator[LogLine]:
+        """Yield every line, old ones first, then as they come, until the job has ended.
+
+        A dropped line or a restarted server leaves no gap and repeats nothing.
+        """
+        for message in follow(
+            self._transport,
+            f"{API}/jobs/{part(job_id)}/logs",
+            params={"level": level},
+            after=after,
+            patience_s=patience_s,
+        ):
+            sequence = int(message.id) if message.id.isdigit() else 0
+            match message.event:
+                case "log":
+                    data = loads(message.data)
+                    for line in data.get("lines", []):
+                        yield LogLine(**line, attempt=data.get("attempt", 0), sequence=sequence)
+                case "gap":
+                    said = "some lines are older than what the server keeps and were left out"
+                    yield LogLine(level="WARNING", message=said, source="system", text=said)
+                case "end":
+                    return
+                case _:
+                    pass  # a newer server may say more
+
+    def wait(
+        self,
+        job_id: str,
+        on_progress: Callable[[Job], None] | None = None,
+        *,
+        timeout_s: float | None = None,
+        poll_s: float = POLL_S,
+    ) -> Job:
+        """Return the job when it has ended, however it ended; a restarting server is waited for.
+
+        Raises:
+            WaitTimeout: It goes on after ``timeout_s``.
+        """
+
+        def ended() -> Job | None:
+            job = self.job(job_id)
+            if on_progress:
+                on_progress(job)
+            return job if job.ended else None
+
+        return self._until(ended, f"job {job_id} has not ended", timeout_s, poll_s)

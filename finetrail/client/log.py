@@ -1,0 +1,70 @@
+"""The event log, the fleet, and who may do what."""
+
+from collections.abc import Iterator
+from json import loads
+from typing import Any
+
+from finetrail.client.calls import PATIENCE_S, Calls, part
+from finetrail.client.errors import FinetrailError
+from finetrail.client.follow import follow
+from finetrail.client.models import Event
+from finetrail.client.transport import API
+
+
+class LogCalls(Calls):
+    def events(
+        self,
+        *,
+        aggregate: str | None = None,
+        id: str | None = None,  # noqa: A002 - the API's own word
+        type: str | None = None,  # noqa: A002 - the API's own word
+        actor: str | None = None,
+        after: int | None = None,
+        limit: int | None = None,
+    ) -> list[Event]:
+        filters = {"aggregate": aggregate, "id": id, "type": type, "actor": actor}
+        found = self._list("/events", limit=limit, after=after, **filters)
+        return [Event.model_validate(each) for each in found]
+
+    def follow_events(
+        self,
+        *,
+        aggregate: str | None = None,
+        id: str | None = None,  # noqa: A002 - the API's own word
+        type: str | None = None,  # noqa: A002 - the API's own word
+        actor: str | None = None,
+        after: int | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> Iterator[Event]:
+        """Yield events after a position of the log and then as they happen; it does not end."""
+        filters = {"aggregate": aggregate, "id": id, "type": type, "actor": actor}
+        path = f"{API}/events"
+        for message in follow(
+            self._transport, path, params=filters, after=after, patience_s=patience_s
+        ):
+            data = loads(message.data) if message.data else None
+            if isinstance(data, dict) and "aggregate_id" in data:
+                yield Event.model_validate(data)
+
+    def agents(self) -> list[dict[str, Any]]:
+        return self._list("/agents")
+
+    def queue(self) -> dict[str, Any]:
+        return self._get("/queue")
+
+    def keys(self) -> list[dict[str, Any]]:
+        return self._list("/keys")
+
+    def issue_key(self, name: str, role: str) -> dict[str, Any]:
+        """The answer's ``secret`` is shown this once; the server keeps only a keyed hash."""
+        return self._post("/keys", {"name": name, "role": role})
+
+    def revoke_key(self, key_id: str) -> None:
+        self._delete(f"/keys/{part(key_id)}")
+
+    def ready(self) -> bool:
+        """Whether the server answers and has all it needs."""
+        try:
+            return self._transport.call("GET", "/health/ready").is_success
+        except FinetrailError:
+            return False

@@ -1,0 +1,224 @@
+"""What the server answers, as typed values. A field that a newer server adds is passed over."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
+EvaluationStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
+ENDED_JOB: frozenset[JobStatus] = frozenset({"succeeded", "failed", "cancelled"})
+ENDED_EVALUATION: frozenset[EvaluationStatus] = frozenset({"completed", "failed", "cancelled"})
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Failure(_Answer):
+    code: str
+    message: str
+
+
+class Dataset(_Answer):
+    id: str
+    name: str
+    status: Literal["pending", "valid", "rejected", "deleted"]
+    sha256: str
+    size: int  # bytes
+    format: str
+    text_column: str
+    label_column: str
+    rows: int
+    labels: dict[str, int]  # label -> rows
+    duplicate_rows: int | None = None
+    conflicting_texts: int | None = None  # the same text under different labels
+    message: str | None = None  # why it was rejected
+    created_at: datetime | None = None
+    sequence: int = 0
+
+
+class Progress(_Answer):
+    epoch: int = 0  # the one under way, from 1; 0 before the first step
+    epochs: int = 0
+    step: int = 0  # done
+    steps: int | None = None  # known once an attempt has started
+    percent: float | None = None
+    eta_s: float | None = None
+
+
+class VersionRef(_Answer):
+    model: str
+    number: int
+    id: str
+
+
+class Job(_Answer):
+    id: str
+    model: str
+    base_model: str
+    method: str
+    status: JobStatus
+    attempt: int = 0
+    agent_id: str | None = None
+    progress: Progress = Progress()
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    dataset_id: str
+    test_dataset_id: str | None = None
+    spec: dict[str, Any] = {}
+    epochs: list[dict[str, Any]] = []
+    error: Failure | None = None
+    version: VersionRef | None = None
+    evaluation_id: str | None = None
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    sequence: int = 0
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED_JOB
+
+
+class StepMetrics(_Answer):
+    """One optimizer step."""
+
+    step: int
+    epoch: float
+    loss: float  # mean cross-entropy, nats per row
+    learning_rate: float
+    grad_norm: float
+    tokens_per_s: float
+    eta_s: float
+    time: datetime | None = None
+
+
+class LogLine(_Answer):
+    """One line of a job's log.
+
+    ``sequence`` is that of the message the line came in; a message may hold several lines.
+    """
+
+    time: datetime | None = None
+    level: str = "INFO"
+    message: str
+    source: str = "worker"
+    text: str = ""  # "[HH:MM:SS] [LEVEL] message"
+    attempt: int = 0
+    sequence: int = 0
+
+
+class Active(_Answer):
+    number: int
+    version_id: str
+    activated_at: datetime | None = None
+    activated_by: str | None = None
+
+
+class Model(_Answer):
+    id: str
+    name: str
+    base_model: str
+    versions: int = 0  # how many there are
+    latest: int | None = None
+    active: Active | None = None
+    created_at: datetime | None = None
+    sequence: int = 0
+
+
+class File(_Answer):
+    path: str
+    size: int
+    sha256: str
+
+
+class Scores(_Answer):
+    accuracy: float
+    f1: float  # macro
+    precision: float  # macro
+    recall: float  # macro
+    latency_ms_p50: float | None = None
+    latency_ms_mean: float | None = None
+
+
+class Example(_Answer):
+    text: str
+    expected: str
+    base: str
+    fine_tuned: str
+    winner: str
+
+
+class EvaluationSummary(_Answer):
+    """Base against fine-tuned on the same held-out rows, paired."""
+
+    rows: int
+    base: Scores
+    untrained: Scores
+    fine_tuned: Scores
+    accuracy_delta: float  # fine-tuned minus base
+    accuracy_delta_relative: float | None = None
+    f1_delta: float
+    p_value: float  # exact McNemar test, two-sided
+    ci95: tuple[float, float]  # paired bootstrap of the accuracy delta
+    only_base_right: int
+    only_fine_tuned_right: int
+    verdict: Literal["better", "worse", "inconclusive"]
+    examples: tuple[Example, ...] = ()
+    seconds: float
+
+
+class Evaluation(_Answer):
+    id: str
+    model: str
+    version: int
+    status: EvaluationStatus
+    summary: EvaluationSummary | None = None
+    error: Failure | None = None
+    created_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED_EVALUATION
+
+
+class Version(_Answer):
+    id: str
+    model: str
+    number: int
+    label: str
+    status: Literal["uploading", "ready", "error"]
+    job_id: str
+    base_model: str
+    labels: list[str] = []
+    files: list[File] = []
+    size: int = 0
+    lineage: dict[str, Any] = {}
+    training: dict[str, Any] = {}
+    evaluation: dict[str, Any] | None = None  # the summary without its examples, id and status
+    created_at: datetime | None = None
+
+
+class Prediction(_Answer):
+    label: str
+    scores: dict[str, float] = {}  # softmax over all labels
+
+    @property
+    def confidence(self) -> float | None:
+        return self.scores.get(self.label)
+
+
+class Event(_Answer):
+    sequence: int  # position in the whole log
+    id: str
+    type: str
+    aggregate: str
+    aggregate_id: str
+    actor: str
+    source: str
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    time: datetime
+    data: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""Models, their versions and evaluations, and what they answer."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from finetrail.client.calls import POLL_S, Calls, or_none, part, without_none
+from finetrail.client.errors import FinetrailError
+from finetrail.client.files import Report, save_zip
+from finetrail.client.models import Evaluation, Job, Model, Prediction, Version
+from finetrail.client.transport import API, delays, passing
+
+
+class RegistryCalls(Calls):
+    def models(self) -> list[Model]:
+        return [Model.model_validate(each) for each in self._list("/models")]
+
+    def model(self, name: str) -> Model:
+        return Model.model_validate(self._get(f"/models/{part(name)}"))
+
+    def versions(self, name: str) -> list[Version]:
+        found = self._list(f"/models/{part(name)}/versions")
+        return [Version.model_validate(each) for each in found]
+
+    def version(self, name: str, number: int) -> Version:
+        return Version.model_validate(self._get(f"/models/{part(name)}/versions/{number}"))
+
+    def wait_for_version(self, job_id: str, *, timeout_s: float | None = 60.0) -> Version:
+        """The version that a job which succeeded became, once it is ready or has failed."""
+
+        def registered() -> Version | None:
+            found = Job.model_validate(self._get(f"/jobs/{part(job_id)}")).version
+            version = found and or_none(lambda: self.version(found.model, found.number))
+            return version if version and version.status != "uploading" else None
+
+        return self._until(registered, f"job {job_id} has no version", timeout_s, POLL_S / 2)
+
+    def activate(self, name: str, version: int) -> Model:
+        """Put a ready version into service; the one before stays and can be activated again."""
+        asked = {"version": version}
+        return Model.model_validate(self._post(f"/models/{part(name)}/activate", asked))
+
+    def predict(
+        self, name: str, texts: Sequence[str], *, version: int | None = None
+    ) -> list[Prediction]:
+        """One prediction a text, in order, by the version in service if none is named."""
+        asked = without_none({"texts": list(texts), "version": version})
+        answer = self._post(f"/models/{part(name)}/predict", asked)
+        return [Prediction.model_validate(each) for each in answer["predictions"]]
+
+    def download(
+        self, name: str, version: int, to: str | Path, *, on_progress: Report | None = None
+    ) -> Path:
+        """Save a version as a ZIP file; ``to`` appears when it is whole and its checksums hold."""
+        target = Path(to)
+        path = f"{API}/models/{part(name)}/versions/{version}/download"
+        deadline = time.monotonic() + self._transport.patience_s
+        for delay in delays():
+            try:
+                with self._transport.stream(path) as response:
+                    save_zip(response, target, on_progress)
+            except FinetrailError as error:
+                if not passing(error) or time.monotonic() + delay > deadline:
+                    raise
+                time.sleep(delay)
+            else:
+                break
+        return target
+
+    def evaluations(
+        self, *, model: str | None = None, version: int | None = None
+    ) -> list[Evaluation]:
+        found = self._list("/evaluations", model=model, version=version)
+        return [Evaluation.model_validate(each) for each in found]
+
+    def evaluation(self, evaluation_id: str) -> Evaluation:
+        return Evaluation.model_validate(self._get(f"/evaluations/{part(evaluation_id)}"))
+
+    def evaluate(self, model: str, version: int) -> Evaluation:
+        """Ask for another evaluation of a version."""
+        asked = {"model": model, "version": version}
+        return Evaluation.model_validate(self._post("/evaluations", asked))
+
+    def cancel_evaluation(self, evaluation_id: str) -> None:
+        self._post(f"/evaluations/{part(evaluation_id)}/cancel")
+
+    def wait_for_evaluation(
+        self,
+        evaluation_id: str,
+        on_progress: Callable[[Evaluation], None] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Evaluation:
+        """Return the evaluation when it has ended, however it ended."""
+
+        def ended() -> Evaluation | None:
+            evaluation = or_none(lambda: self.evaluation(evaluation_id))
+            if evaluation and on_progress:
+                on_progress(evaluation)
+            return evaluation if evaluation and evaluation.ended else None
+
+        return self._until(ended, f"evaluation {evaluation_id} has not ended", timeout_s, POLL_S)

@@ -1,0 +1,120 @@
+"""Who may send which command, and where to: asked before any rule is."""
+
+from typing import Final
+
+from domain.access.access import access_id
+from domain.agents.commands import EnrolAgent
+from domain.catalog import aggregate_of
+from domain.datasets.commands import RecordValidation
+from domain.errors import Rejected
+from domain.evaluations.commands import (
+    ClaimEvaluation,
+    ExpireEvaluationLease,
+    FailEvaluation,
+    RecordResult,
+    ReleaseEvaluation,
+    RunEvaluation,
+)
+from domain.jobs.commands import (
+    ClaimJob,
+    CompleteJob,
+    ExpireLease,
+    FailJob,
+    RecordCheckpoint,
+    RecordEpoch,
+    RecordStart,
+    ReleaseJob,
+)
+from domain.messages import Command, Envelope
+from domain.model_versions.commands import RecordFailure, RecordReady, RegisterVersion
+from domain.models.commands import CreateModel, NumberVersion
+from domain.queues.commands import Assign, Enqueue, Withdraw
+from domain.queues.queue import queue_id
+from domain.subjects import GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE, Aggregate
+
+PEOPLE: Final = frozenset({GATEWAY_SOURCE, OPERATOR_SOURCE})
+JOB_REPORTS: Final = (
+    ClaimJob,
+    RecordStart,
+    RecordEpoch,
+    RecordCheckpoint,
+    CompleteJob,
+    FailJob,
+    ReleaseJob,
+)
+EVALUATION_REPORTS: Final = (ClaimEvaluation, RecordResult, FailEvaluation, ReleaseEvaluation)
+REACTIONS_ONLY: Final = (
+    RecordValidation,
+    Enqueue,
+    Assign,
+    Withdraw,
+    CreateModel,
+    NumberVersion,
+    RegisterVersion,
+    RecordReady,
+    RecordFailure,
+    ExpireLease,
+    ExpireEvaluationLease,
+)
+REACTIONS_TOO: Final = (RunEvaluation,)
+ID_FIELDS: Final[dict[Aggregate, str]] = {
+    "dataset": "dataset_id",
+    "job": "job_id",
+    "model": "model_id",
+    "model_version": "version_id",
+    "evaluation": "evaluation_id",
+    "agent": "agent_id",
+}
+
+
+class ForbiddenSource(Rejected):
+    """This sender may not ask for that."""
+
+    code = "forbidden_source"
+
+
+class Misaddressed(Rejected):
+    """The command speaks of another thing than the subject it was sent to."""
+
+    code = "misaddressed"
+
+
+def admit(envelope: Envelope[Command]) -> Command:
+    """Give the command as its sender may send it; an agent's report bears that agent's own id.
+
+    Raises:
+        ForbiddenSource, Misaddressed: It may not.
+    """
+    _check_address(envelope)
+    command, source = envelope.command, envelope.source
+    if isinstance(command, JOB_REPORTS + EVALUATION_REPORTS):
+        if source in PEOPLE or source == REACTION_SOURCE:
+            raise ForbiddenSource(f"{type(command).__name__} comes from agents, not from {source}")
+        return command.model_copy(update={"agent_id": source})
+    if not _may_send(command, source):
+        raise ForbiddenSource(f"{source} may not send {type(command).__name__}")
+    return command
+
+
+def _may_send(command: Command, source: str) -> bool:
+    if isinstance(command, EnrolAgent):
+        return source == str(command.agent_id)
+    if isinstance(command, REACTIONS_ONLY):
+        return source == REACTION_SOURCE
+    return source in PEOPLE or (source == REACTION_SOURCE and isinstance(command, REACTIONS_TOO))
+
+
+def _check_address(envelope: Envelope[Command]) -> None:
+    stream, command = envelope.stream, envelope.command
+    aggregate = aggregate_of(command)
+    if aggregate == "queue":
+        meant = queue_id(stream.workspace)
+    elif aggregate == "access":
+        meant = access_id(stream.workspace)
+    else:
+        meant = getattr(command, ID_FIELDS[aggregate])
+    if (aggregate, meant) != (stream.aggregate, stream.id):
+        name = type(command).__name__
+        raise Misaddressed(
+            f"{name} of {aggregate} {meant} was sent to {stream.aggregate} {stream.id}"
+        )

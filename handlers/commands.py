@@ -1,0 +1,82 @@
+"""From the COMMANDS stream to the deciders: one durable pull consumer an aggregate."""
+
+import asyncio
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+
+from domain.access.access import decider as access
+from domain.agents.agent import decider as agents
+from domain.datasets.dataset import decider as datasets
+from domain.evaluations.evaluation import decider as evaluations
+from domain.jobs.job import decider as jobs
+from domain.messages import Command, Decider, Envelope, Outcome, StreamId
+from domain.model_versions.model_version import decider as model_versions
+from domain.models.model import decider as models
+from domain.queues.queue import decider as queues
+from domain.subjects import AGGREGATES, Aggregate
+from handlers.consume import Subscriber
+from handlers.execute import execute
+from handlers.histories import Histories
+from handlers.ports import Clock
+
+DECIDERS: Final[dict[Aggregate, Decider[Any, Any, Any]]] = {
+    "dataset": datasets,
+    "job": jobs,
+    "model": models,
+    "model_version": model_versions,
+    "evaluation": evaluations,
+    "access": access,
+    "agent": agents,
+    "queue": queues,
+}
+
+
+class InTurn:
+    """One thing at a time for each stream of this process, in the order of asking."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[StreamId, asyncio.Lock] = WeakValueDictionary()
+
+    def __call__(self, stream: StreamId) -> asyncio.Lock:
+        return self._locks.setdefault(stream, asyncio.Lock())
+
+
+class CommandDesk:
+    """Decides commands; those to the same aggregate wait for each other rather than conflict."""
+
+    def __init__(self, histories: Histories, clock: Clock) -> None:
+        self._histories = histories
+        self._clock = clock
+        self._turn = InTurn()
+
+    async def decide(self, envelope: Envelope[Command]) -> Outcome:
+        async with self._turn(envelope.stream):
+            decider = DECIDERS[envelope.stream.aggregate]
+            return await execute(envelope, decider, self._histories, self._clock)
+
+
+def command_subscribers(broker: NatsBroker, inbox_prefix: bytes) -> list[Subscriber]:
+    """One for each aggregate, bound to the consumer that the bootstrap made."""
+    return [
+        durable_pull(broker, "COMMANDS", f"{name}-commands", f"commands.*.*.{name}.*", inbox_prefix)
+        for name in AGGREGATES
+    ]
+
+
+def durable_pull(
+    broker: NatsBroker, stream: str, durable: str, subject: str, inbox_prefix: bytes
+) -> Subscriber:
+    subscriber: Subscriber = broker.subscriber(
+        subject,
+        # The bootstrap owns streams; declaring one here would reset its settings.
+        stream=JStream(stream, declare=False),
+        durable=durable,
+        pull_sub=PullSub(),
+        ack_policy=AckPolicy.MANUAL,  # the default terminates a message on any exception
+        no_reply=True,
+        inbox_prefix=inbox_prefix + b".",
+    )
+    return subscriber

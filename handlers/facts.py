@@ -1,0 +1,86 @@
+"""What a decision needs to know of other aggregates, looked up in the log and put into the command."""
+
+from typing import Any
+from uuid import UUID
+
+from domain.datasets import dataset as datasets
+from domain.evaluations.commands import RunEvaluation
+from domain.jobs.commands import DatasetFacts, SubmitJob
+from domain.messages import Command, StreamId
+from domain.model_versions import model_version as versions
+from domain.models.commands import ActivateModel
+from handlers.histories import Histories
+
+
+async def look_up(command: Command, workspace: str, histories: Histories) -> Command:
+    """The command with every fact filled in from the log, whatever its sender had put there."""
+    match command:
+        case SubmitJob():
+            return await _with_datasets(command, workspace, histories)
+        case ActivateModel():
+            version = await _version(command.version_id, workspace, histories)
+            theirs = (
+                isinstance(version, versions.Known)
+                and version.registered.model_id == command.model_id
+            )
+            status = version.status if isinstance(version, versions.Known) and theirs else "absent"
+            return command.model_copy(update={"version_status": status})
+        case RunEvaluation():
+            version = await _version(command.version_id, workspace, histories)
+            return command.model_copy(update=_evaluated(version))
+        case _:
+            return command
+
+
+async def _with_datasets(command: SubmitJob, workspace: str, histories: Histories) -> SubmitJob:
+    train = await _dataset(command.dataset_id, workspace, histories)
+    test = (
+        await _dataset(command.test_dataset_id, workspace, histories)
+        if command.test_dataset_id
+        else None
+    )
+    return command.model_copy(update={"train": train, "test": test})
+
+
+async def _dataset(dataset_id: UUID, workspace: str, histories: Histories) -> DatasetFacts:
+    stream = StreamId(workspace, "dataset", dataset_id)
+    match (await histories.load(stream, datasets.decider)).state:
+        case datasets.Absent():
+            return DatasetFacts(status="absent")
+        case datasets.Pending(ref):
+            return DatasetFacts(status="pending", ref=ref)
+        case datasets.Valid(ref):
+            return DatasetFacts(status="valid", ref=ref)
+        case datasets.Refused(ref, message):
+            return DatasetFacts(status="rejected", ref=ref, message=message)
+        case datasets.Deleted(ref):
+            return DatasetFacts(status="deleted", ref=ref)
+
+
+async def _version(version_id: UUID, workspace: str, histories: Histories) -> versions.ModelVersion:
+    stream = StreamId(workspace, "model_version", version_id)
+    return (await histories.load(stream, versions.decider)).state
+
+
+def _evaluated(version: versions.ModelVersion) -> dict[str, Any]:
+    match version:
+        case versions.Absent():
+            return {
+                "version_status": "absent",
+                "model_id": None,
+                "job_id": None,
+                "spec": None,
+                "labels": (),
+                "adapter": (),
+                "threads": None,
+            }
+        case versions.Known(registered, status):
+            return {
+                "version_status": status,
+                "model_id": registered.model_id,
+                "job_id": registered.job_id,
+                "spec": registered.spec,
+                "labels": registered.labels,
+                "adapter": registered.files,
+                "threads": registered.environment.threads,
+            }

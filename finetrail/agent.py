@@ -1,0 +1,115 @@
+"""Builds the agent process: one connection to NATS, blobs, a work folder and the children's commands."""
+
+import asyncio
+import os
+import sys
+from contextlib import suppress
+from uuid import UUID, uuid4
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from adapters.local_blobs import LocalBlobs
+from adapters.nats_agent_link import NatsAgentLink
+from adapters.nats_command_bus import NatsCommandBus
+from adapters.nats_connection import connect
+from finetrail.settings import PREFIX, Settings
+from gpu_agent.agent import Agent, Identity
+from gpu_agent.attempt import Workshop
+from gpu_agent.machine import this_machine
+from gpu_agent.serving_child import Serving, ServingConfig
+
+TRAINING = (sys.executable, "-m", "gpu_agent.child")
+SERVING = (sys.executable, "-m", "gpu_agent.serving")
+FLUSH_S = 2  # for the last acknowledgements
+
+
+async def run_agent(
+    settings: Settings,
+    stop: asyncio.Event,
+    *,
+    training: tuple[str, ...] = TRAINING,
+    serving: tuple[str, ...] = SERVING,
+) -> None:
+    """Run one agent until ``stop`` is set; NATS may be away, at the start as well.
+
+    Args:
+        training: program of the children that train and evaluate.
+        serving: program of the child that predicts.
+    """
+    nc = await _connected(settings, stop)
+    if nc is None:
+        return
+    link = NatsAgentLink(nc, agent_id=settings.agent_id, workspace=settings.workspace)
+    try:
+        agent = await _build(settings, nc, link, training, serving)
+        await agent.run(stop)
+    finally:
+        await link.close()
+        if nc.is_connected:
+            with suppress(NatsError, TimeoutError):
+                await nc.flush(FLUSH_S)
+        await nc.close()
+
+
+async def _build(
+    settings: Settings,
+    nc: Client,
+    link: NatsAgentLink,
+    training: tuple[str, ...],
+    serving: tuple[str, ...],
+) -> Agent:
+    blobs = LocalBlobs(settings.blobs_folder)
+    device = settings.agent.device
+    models_folder = settings.folder / "models"
+    # A child needs none of our settings, and must not be able to read our passwords.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    workshop = Workshop(
+        blobs=blobs,
+        link=link,
+        work_dir=settings.agent_work_dir,
+        models_folder=models_folder,
+        device=device,
+        threads=settings.threads,
+        environment=environment,
+        command=training,
+    )
+    config = ServingConfig(
+        folder=settings.agent_work_dir / "serving",
+        models_folder=models_folder,
+        device=device,
+        threads=settings.threads,
+        environment=environment,
+        command=serving,
+    )
+    identity = Identity(
+        agent_id=UUID(settings.agent_id),
+        name=settings.agent_name,
+        workspace=settings.workspace,
+        machine=await asyncio.to_thread(this_machine, device),
+        slots=settings.agent.training_slots,
+        boot_id=uuid4(),
+    )
+    return Agent(identity, link, NatsCommandBus(nc), workshop, Serving(config, blobs))
+
+
+async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
+    login = settings.nats_login("agent")
+    connecting = asyncio.create_task(
+        connect(
+            login.url,
+            user=login.user,
+            password=login.password,
+            name=f"agent {settings.agent_id}",
+            inbox_prefix=login.inbox_prefix,
+        )
+    )
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({connecting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if connecting.done():
+        return await connecting
+    connecting.cancel()
+    with suppress(asyncio.CancelledError):
+        await connecting
+    return None

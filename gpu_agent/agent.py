@@ -1,0 +1,229 @@
+"""The agent: takes what it is assigned, holds it while children work, serves, and leaves nothing behind."""
+
+import asyncio
+import fcntl
+import logging
+import shutil
+from asyncio import TaskGroup
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid5
+
+from domain.agents.commands import EnrolAgent
+from domain.messages import Command, Envelope, StreamId
+from domain.work import EvaluateAssignment, HeldWork, Presence, StopWork, TrainAssignment
+from gpu_agent.attempt import RunningAttempt, Workshop
+from gpu_agent.machine import Machine
+from gpu_agent.ports import AgentLink, Commands, WorkItem
+from gpu_agent.reports import Attempt, Reports, send_until_decided
+from gpu_agent.serving_child import Serving
+
+METHODS: Final = ("sequence_classification",)
+PRESENCE_S: Final = 1.0  # the scheduler gives up after ten of them
+KEEP_S: Final = 7.0  # a quarter of the work consumer's ack_wait
+# Together they stay under the 15 s after which a supervisor kills.
+STOP_S: Final = 10.0
+RELEASE_S: Final = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+class WorkFolderTaken(Exception):
+    """Another agent process works in this folder; give each its own `agent.work_dir`."""
+
+
+class AgentRefused(Exception):
+    """The log does not accept this agent: it was revoked, and has to enrol with another id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this agent is; the boot id is new with every process."""
+
+    agent_id: UUID
+    name: str
+    workspace: str
+    machine: Machine
+    slots: int
+    boot_id: UUID
+
+
+@dataclass(slots=True)
+class _Held:
+    """An attempt from the moment its message arrived until the log knows of its end."""
+
+    item: WorkItem  # the latest delivery
+    running: RunningAttempt
+    task: asyncio.Task[None] | None = None
+
+
+class Agent:
+    """`run` is the whole life of the process."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        link: AgentLink,
+        commands: Commands,
+        workshop: Workshop,
+        serving: Serving,
+    ) -> None:
+        self._identity = identity
+        self._link = link
+        self._commands = commands
+        self._shop = workshop
+        self._serving = serving
+        self._held: dict[tuple[UUID, int], _Held] = {}
+        self._ended: set[tuple[UUID, int]] = set()
+        self._slots = asyncio.Semaphore(identity.slots)
+        self._draining = False
+        self._refusal = ""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until ``stop`` is set, then give back what is held.
+
+        Raises:
+            WorkFolderTaken, AgentRefused: Another start will end in the same way.
+        """
+        with _own_folder(self._shop.work_dir):
+            async with TaskGroup() as tasks:
+                lasting = [
+                    tasks.create_task(self._announce()),
+                    tasks.create_task(self._serving.run()),
+                ]
+                taking = [
+                    tasks.create_task(self._enrol(stop)),
+                    tasks.create_task(self._take_work(tasks)),
+                ]
+                await self._link.serve(self._serving.answer)
+                await stop.wait()
+                for task in taking:
+                    task.cancel()
+                await self._give_back()
+                for task in lasting:
+                    task.cancel()
+        if self._refusal:
+            raise AgentRefused(self._refusal)
+
+    async def _enrol(self, stop: asyncio.Event) -> None:
+        me = self._identity
+        command = EnrolAgent(
+            agent_id=me.agent_id,
+            name=me.name,
+            accelerator=me.machine.accelerator,
+            memory_bytes=me.machine.memory_bytes,
+            methods=METHODS,
+        )
+        envelope: Envelope[Command] = Envelope(
+            id=uuid5(me.agent_id, str(me.boot_id)),
+            stream=StreamId(me.workspace, "agent", me.agent_id),
+            source=str(me.agent_id),
+            actor=f"agent:{me.agent_id}",
+            correlation_id=me.boot_id,
+            causation_id=None,
+            sent_at=datetime.now(UTC),
+            command=command,
+        )
+        outcome = await send_until_decided(self._commands, envelope)
+        if outcome.status == "rejected":
+            self._refusal = outcome.message
+            stop.set()
+
+    async def _announce(self) -> None:
+        me = self._identity
+        while True:
+            await self._link.announce(
+                Presence(
+                    agent_id=str(me.agent_id),
+                    name=me.name,
+                    boot_id=str(me.boot_id),
+                    slots=me.slots,
+                    held=tuple(
+                        HeldWork(work_id=work_id, attempt=number) for work_id, number in self._held
+                    ),
+                    accelerator=me.machine.accelerator,
+                    memory_bytes=me.machine.memory_bytes,
+                    methods=METHODS,
+                    draining=self._draining,
+                )
+            )
+            await asyncio.sleep(PRESENCE_S)
+
+    async def _take_work(self, tasks: TaskGroup) -> None:
+        while True:
+            item = await self._link.next_work()
+            if item is None:
+                continue
+            message = item.message
+            if isinstance(message, StopWork):
+                await item.ack()
+                if held := self._held.get((message.work_id, message.attempt)):
+                    held.running.stop(message.reason)
+            else:
+                await self._take(item, message, tasks)
+
+    async def _take(
+        self, item: WorkItem, assignment: TrainAssignment | EvaluateAssignment, tasks: TaskGroup
+    ) -> None:
+        attempt = Attempt.of(assignment)
+        if attempt.key in self._ended:
+            # Its acknowledgement got lost. The claim must not be sent again: it would be answered
+            # with what was decided the first time.
+            await item.ack()
+        elif held := self._held.get(attempt.key):
+            held.item = item  # it came again because the server could not hear that it is kept
+        else:
+            me = self._identity
+            reports = Reports(attempt, str(me.agent_id), str(me.boot_id), self._commands)
+            held = _Held(item, RunningAttempt(assignment, reports, self._shop))
+            self._held[attempt.key] = held
+            held.task = tasks.create_task(self._hold(held))
+
+    async def _hold(self, held: _Held) -> None:
+        attempt = held.running.attempt
+        keeping = asyncio.create_task(_keep(held))
+        try:
+            async with self._slots:  # a place may become free in the log a moment before it is
+                await held.running.run()
+        finally:
+            keeping.cancel()
+        self._ended.add(attempt.key)
+        del self._held[attempt.key]
+        await held.item.ack()
+        if attempt.kind == "job":
+            self._serving.warm_up()
+
+    async def _give_back(self) -> None:
+        self._draining = True
+        for held in self._held.values():
+            held.running.stop("agent stopped", within_s=STOP_S)
+        tasks = [held.task for held in self._held.values() if held.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=STOP_S + RELEASE_S)
+            for task in late:  # the log is away; the scheduler will notice that this process is too
+                task.cancel()
+
+
+async def _keep(held: _Held) -> None:
+    while True:
+        await asyncio.sleep(KEEP_S)
+        await held.item.keep()
+
+
+@contextmanager
+def _own_folder(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes and clear away what a killed one has left."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise WorkFolderTaken(f"another agent works in {folder}") from None
+        for left in folder.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+        yield

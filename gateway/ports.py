@@ -1,0 +1,106 @@
+"""What the gateway needs from the world outside, as it sees it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Literal, Protocol, Self, runtime_checkable
+from uuid import UUID
+
+from domain.blobs import BlobRef
+from domain.messages import Command, Envelope, Outcome
+from domain.telemetry import LogEmitted
+from domain.work import PredictReply, PredictRequest
+
+Log = Literal["EVENTS", "TELEMETRY"]
+
+
+@runtime_checkable
+class CommandBus(Protocol):
+    async def send(self, envelope: Envelope[Command], *, timeout_s: float = 10.0) -> Outcome:
+        """Send and wait for the outcome.
+
+        Raises:
+            CommandTimeout: No outcome in time; the command is in the stream and will be decided.
+            BusUnavailable: The stream did not take it.
+        """
+        ...
+
+
+class FeedMessage(Protocol):
+    """A message as it stands in a stream."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def data(self) -> bytes: ...
+
+
+class FeedState(Protocol):
+    """How far a stream reaches; of an empty one ``last`` is 0 or the last that was ever there."""
+
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int: ...
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """Reads streams; every call but ``live`` raises ``StoreUnavailable`` when they are away."""
+
+    async def page(
+        self, log: Log, subject: str, after: int, limit: int
+    ) -> tuple[Sequence[FeedMessage], bool]:
+        """Messages behind ``after`` in order, at most ``limit``, and whether there may be more."""
+        ...
+
+    async def last(self, log: Log, subject: str) -> FeedMessage | None:
+        """The newest message on one exact subject."""
+        ...
+
+    async def state(self, log: Log) -> FeedState: ...
+
+    def live(self, log: Log) -> AbstractAsyncContextManager[AsyncIterator[FeedMessage]]:
+        """Every message of the stream as it comes, at most once: what is missed is not told."""
+        ...
+
+    async def emit(self, workspace: str, job_id: UUID, lines: LogEmitted) -> int:
+        """Put lines that no attempt wrote into a job's log; gives their sequence."""
+        ...
+
+
+class BlobWriter(Protocol):
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+    async def write(self, chunk: bytes) -> None: ...
+    async def commit(self) -> BlobRef: ...
+
+
+@runtime_checkable
+class Blobs(Protocol):
+    def writer(self) -> BlobWriter:
+        """Nothing is left of what is not committed."""
+        ...
+
+    def read(
+        self, sha256: str, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[bytes]: ...
+
+
+@runtime_checkable
+class Inference(Protocol):
+    async def predict(self, request: PredictRequest, *, timeout_s: float) -> PredictReply:
+        """Ask whoever serves the model.
+
+        That nobody does, or not in time, is an error in the reply: ``no_agent``, ``timed_out``.
+        """
+        ...

@@ -1,0 +1,116 @@
+"""Server-sent events over a stream: replay from where the client stands, then live, no gap, no repeat.
+
+The id of a message is its sequence in the stream, so it means the same after a restart and on
+every gateway. A mailbox is opened before the stream is read and what it holds twice is skipped.
+"""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from domain.errors import StoreUnavailable
+from gateway.hub import Encoder, Frame, Hub, Mailbox, topic_filter
+from gateway.ports import Feed, Log
+
+PAGE: Final = 256  # messages a read: at most a few MiB, of which one is on its way
+RECONNECT_MS: Final = 1000
+HEARTBEAT: Final = b": still here\n\n"
+_OPENING: Final = f"retry: {RECONNECT_MS}\n\n".encode()
+_AWAY_S: Final = 1.0
+
+STREAM_HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+def encode(event: str, data: Any, sequence: int | None = None) -> bytes:
+    """One event. JSON text has no line breaks, so one data line holds it."""
+    id_line = "" if sequence is None else f"id: {sequence}\n"
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    return f"{id_line}event: {event}\ndata: {text}\n\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one client reads, and from where."""
+
+    log: Log
+    topic: str
+    after: int  # the last sequence that the client has seen
+    encode: Encoder  # empty bytes for a message that is not wanted
+    watched: tuple[str, ...] = ()  # topics that may mean the end
+    ending: Callable[[], Awaitable[bytes]] | None = None  # the last event, once there is one
+    allowed: Callable[[], bool] = field(default=lambda: True)
+
+
+class EventStreams:
+    """Opens streams of server-sent events."""
+
+    def __init__(self, hub: Hub, feed: Feed, heartbeat_s: float = 15.0) -> None:
+        self._hub = hub
+        self._feed = feed
+        self._heartbeat_s = heartbeat_s
+
+    async def open(self, reading: Reading) -> AsyncIterator[bytes]:
+        """Bytes for as long as the client listens, the key is valid and there is more to come."""
+        position = _Position(reading.after)
+        with self._hub.mailbox(reading.topic, *reading.watched) as box:
+            yield _OPENING
+            while not box.closed and reading.allowed():
+                box.begin_again()
+                try:
+                    ending = await self._ending(reading)
+                    async for chunk in self._replay(reading, position):
+                        yield chunk
+                except StoreUnavailable:
+                    yield HEARTBEAT
+                    await box.take(_AWAY_S)
+                    continue
+                if ending:
+                    yield ending
+                    return
+                async for chunk in self._live(reading, box, position):
+                    yield chunk
+
+    async def _ending(self, reading: Reading) -> bytes:
+        """Asked before the stream is read: what was said before the end is then in what is read."""
+        return await reading.ending() if reading.ending else b""
+
+    async def _replay(self, reading: Reading, position: "_Position") -> AsyncIterator[bytes]:
+        if position.reached:
+            first = (await self._feed.state(reading.log)).first
+            if position.reached + 1 < first:
+                yield encode("gap", {"after": position.reached, "first": first})
+                position.reached = first - 1
+        subject, more = topic_filter(reading.topic, reading.log), True
+        while more:
+            messages, more = await self._feed.page(reading.log, subject, position.reached, PAGE)
+            if messages:
+                position.reached = messages[-1].sequence
+                if chunk := b"".join(map(reading.encode, messages)):
+                    yield chunk
+
+    async def _live(
+        self, reading: Reading, box: Mailbox, position: "_Position"
+    ) -> AsyncIterator[bytes]:
+        while not (box.lost or box.closed) and reading.allowed():
+            frames = await box.take(self._heartbeat_s)
+            if not frames:
+                yield HEARTBEAT
+            chunk = b"".join(self._fresh(frame, reading, box, position) for frame in frames)
+            if chunk:
+                yield chunk
+
+    def _fresh(self, frame: Frame, reading: Reading, box: Mailbox, position: "_Position") -> bytes:
+        subject = frame.message.subject
+        if any(subject.startswith(topic) for topic in reading.watched):
+            box.lose()  # it may be the end: read on to whatever was said before it
+            return b""
+        if frame.message.sequence <= position.reached:
+            return b""
+        position.reached = frame.message.sequence
+        return frame.encoded(reading.encode)
+
+
+@dataclass(slots=True)
+class _Position:
+    reached: int

@@ -348,7 +348,9 @@ def _version(record: Row[Any]) -> Version:
 
 
 def _evaluation(record: Row[Any]) -> Evaluation:
-    return Evaluation(EvaluationRow(*record[:-1]), record[-1])
+    width = len(t.evaluation.columns)
+    values = tuple(record)
+    return Evaluation(EvaluationRow(*values[:width]), values[width])
 
 
 def _or_none(row: Callable[..., R], values: Sequence[Any]) -> R | None:

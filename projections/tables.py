@@ -321,5 +321,7 @@ projection_checkpoint = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("error", Text),
     Column("updated_at", _Time, nullable=False, server_default=func.now()),
 )

@@ -1,0 +1,206 @@
+"""Follows a stream from a sequence on: an ephemeral pull consumer that is made anew when in doubt.
+
+nats-py has no continuous pull: its `fetch` awaits message by message. Here a callback collects what
+comes, while two requests overlap so that the server never waits for us.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import ConnectionClosedError
+from nats.errors import Error as NatsError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from domain.errors import StoreUnavailable
+
+BATCH: Final = 1000  # messages of one batch: where throughput stops growing
+BATCH_BYTES: Final = 8 * 1024 * 1024  # of one request; bounds what lies in memory
+LINGER_S: Final = 0.02  # at most this long a batch waits to grow
+IDLE_S: Final = 0.002  # it stops growing as soon as this long nothing comes
+REQUEST_S: Final = 20.0  # a request that found nothing is made again
+HEARTBEAT_S: Final = 1.0
+SILENCE_S: Final = 3.0  # three heartbeats missed: the consumer or the server is gone
+INACTIVE_S: Final = 30.0  # the server forgets a consumer that nobody asks for this long
+RETRY_S: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LogMessage:
+    """A message as it stands in the stream; ``pending`` more lay behind it."""
+
+    sequence: int
+    subject: str
+    headers: Mapping[str, str]
+    data: bytes
+    pending: int
+
+
+class NatsEventSource:
+    def __init__(self, nc: Client, stream: str, subject: str) -> None:
+        self._nc = nc
+        self._js = nc.jetstream()
+        self._stream = stream
+        self._subject = subject
+
+    async def last(self) -> int:
+        """Sequence of the stream's newest message; 0 when there never was one.
+
+        Raises:
+            StoreUnavailable: No answer, or the stream is not there yet.
+        """
+        try:
+            info = await self._js.stream_info(self._stream)
+        except (NatsError, OSError) as error:
+            raise StoreUnavailable(f"{self._stream} does not answer: {error!r}") from error
+        return info.state.last_seq
+
+    async def follow(self, after: int) -> AsyncGenerator[Sequence[LogMessage], None]:
+        """All messages behind ``after``, in order, without a gap, for ever.
+
+        Raises:
+            ConnectionClosedError: The connection was closed on this side.
+        """
+        said = False
+        while True:
+            try:
+                async with contextlib.aclosing(self._consume(after)) as batches:
+                    async for batch in batches:
+                        yield batch
+                        after, said = batch[-1].sequence, False
+                _log.info("following %s anew behind %d", self._stream, after)
+            except ConnectionClosedError:
+                raise
+            except (NatsError, OSError) as error:
+                if not said:
+                    _log.warning("%s cannot be followed: %r; trying again", self._stream, error)
+                said = True
+            await asyncio.sleep(RETRY_S)
+
+    async def _consume(self, after: int) -> AsyncGenerator[Sequence[LogMessage], None]:
+        """One consumer's messages, until it falls silent or loses one."""
+        consumer = await self._js.add_consumer(
+            self._stream,
+            ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=after + 1,
+                ack_policy=AckPolicy.NONE,
+                filter_subject=self._subject,
+                inactive_threshold=INACTIVE_S,
+                mem_storage=True,
+                num_replicas=1,
+            ),
+        )
+        pull = _Pull(self._nc, f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}")
+        await pull.open()
+        try:
+            while batch := await pull.batch():
+                yield batch
+        finally:
+            await pull.close()
+
+
+class _Pull:
+    """Keeps about two batches asked for, and collects what the server sends to one inbox."""
+
+    def __init__(self, nc: Client, subject: str) -> None:
+        self._nc = nc
+        self._subject = subject
+        self._inbox = nc.new_inbox()
+        self._arrived: deque[LogMessage] = deque()
+        self._change = asyncio.Event()  # a message came, or a request ended
+        self._asked = 0  # messages that the server may still send unasked
+        self._delivered = 0  # by this consumer, counted from 1 without a gap
+        self._heard = 0.0
+        self._broken = False
+
+    async def open(self) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        # Bounded by what is asked for; a limit here would only drop messages.
+        self._subscription = await self._nc.subscribe(
+            self._inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+
+    async def close(self) -> None:
+        with contextlib.suppress(NatsError):
+            await self._subscription.unsubscribe()
+
+    async def batch(self) -> list[LogMessage]:
+        """The next messages, at least one; nothing when this consumer is of no more use."""
+        loop = asyncio.get_running_loop()
+        while not self._arrived:
+            if self._broken or loop.time() - self._heard > SILENCE_S:
+                return []
+            await self._ask()
+            await self._wait(HEARTBEAT_S)
+        until = loop.time() + LINGER_S
+        while len(self._arrived) < BATCH and loop.time() < until and await self._wait(IDLE_S):
+            pass
+        taken = [self._arrived.popleft() for _ in range(min(BATCH, len(self._arrived)))]
+        await self._ask()
+        return taken
+
+    async def _ask(self) -> None:
+        if self._asked > BATCH or len(self._arrived) > BATCH:
+            return
+        request = {
+            "batch": BATCH,
+            "max_bytes": BATCH_BYTES,
+            "expires": int(REQUEST_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        self._asked += BATCH
+        await self._nc.publish(self._subject, json.dumps(request).encode(), reply=self._inbox)
+
+    async def _wait(self, timeout_s: float) -> bool:
+        """Whether something came in that time."""
+        self._change.clear()
+        try:
+            await asyncio.wait_for(self._change.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _on_message(self, msg: Msg) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        headers = msg.headers or {}
+        if "Status" in headers:
+            self._on_status(headers)
+        else:
+            self._on_delivery(msg, headers)
+
+    def _on_status(self, headers: Mapping[str, str]) -> None:
+        """A heartbeat, or the end of a request with what it left undelivered."""
+        if headers["Status"] == "100":
+            return
+        left = headers.get("Nats-Pending-Messages")
+        if left is None:  # consumer deleted, leadership changed: start over
+            self._broken = True
+        else:
+            self._asked -= int(left)
+        self._change.set()
+
+    def _on_delivery(self, msg: Msg, headers: Mapping[str, str]) -> None:
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>;
+        # with a domain the first two are <domain>.<account>.<stream>.<consumer> and a token follows.
+        tokens = msg.reply.split(".")
+        offset = 5 if len(tokens) == 9 else 7
+        sequence, number, _, pending = tokens[offset : offset + 4]
+        self._delivered += 1
+        if int(number) != self._delivered:
+            self._broken = True
+        if not self._broken:
+            self._asked -= 1
+            self._arrived.append(
+                LogMessage(int(sequence), msg.subject, headers, msg.data, int(pending))
+            )
+        self._change.set()

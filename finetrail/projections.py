@@ -1,0 +1,74 @@
+"""The process that turns events into rows: two runners that share nothing but the connection to NATS."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any, Final
+
+import asyncpg
+
+from adapters.nats_connection import connect
+from adapters.nats_event_source import NatsEventSource
+from finetrail.settings import Settings
+from projections.projection import registry, step_metrics
+from projections.run import Runner
+from projections.run import connect as connect_postgres
+from projections.schema import ensure_tables
+
+RETRY_S: Final = 1.0  # Postgres may start later than we do
+
+_log = logging.getLogger(__name__)
+
+
+async def create_tables(dsn: str) -> None:
+    """Make what this build reads and writes; what another build left is replaced and replayed."""
+    connection = await connect_postgres(dsn)
+    try:
+        for projection in (registry, step_metrics):
+            await ensure_tables(connection, projection, replace=True)
+    finally:
+        await connection.close()
+
+
+async def run_projections(settings: Settings, stop: asyncio.Event) -> None:
+    """Keep the read model up to date until ``stop`` is set, through absences of NATS and Postgres."""
+    login = settings.nats_login("projections")
+    nc = await connect(
+        login.url,
+        user=login.user,
+        password=login.password,
+        name="finetrail projections",
+        inbox_prefix=login.inbox_prefix,
+    )
+    dsn = settings.postgres_dsn
+    runners: Sequence[Runner[Any]] = (
+        Runner(registry, NatsEventSource(nc, "EVENTS", "events.>"), dsn),
+        Runner(step_metrics, NatsEventSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
+    )
+    working = asyncio.create_task(_project(runners, dsn))
+    try:
+        await stop.wait()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await nc.close()
+
+
+async def _project(runners: Sequence[Runner[Any]], dsn: str) -> None:
+    while True:
+        try:
+            await create_tables(dsn)
+            break
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            _log.warning("the read model waits for Postgres: %s", error)
+            await asyncio.sleep(RETRY_S)
+    await asyncio.gather(*map(_run, runners))
+
+
+async def _run(runner: Runner[Any]) -> None:
+    """A bug in one projection must not stop the other, nor whatever else runs in this process."""
+    try:
+        await runner.run()
+    except Exception as error:  # noqa: BLE001 - the top of this process
+        _log.critical("projection %s died of a bug", runner.state.name, exc_info=error)
+        await runner.stop(error)

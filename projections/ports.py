@@ -1,0 +1,40 @@
+"""What the projections need of the log."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Protocol
+
+
+class Message(Protocol):
+    """A message as it stands in a stream."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def data(self) -> bytes: ...
+    @property
+    def pending(self) -> int:
+        """How many more the stream held behind this one when it was delivered."""
+        ...
+
+
+class EventSource(Protocol):
+    """One stream, or a part of it."""
+
+    async def last(self) -> int:
+        """Sequence of the stream's newest message; 0 when there never was one.
+
+        Raises:
+            StoreUnavailable: The log does not answer.
+        """
+        ...
+
+    def follow(self, after: int) -> AsyncGenerator[Sequence[Message], None]:
+        """All messages behind ``after``, in order and without a gap, in batches of what is there.
+
+        It never ends and outlives the server's absence; whoever stops early closes it.
+        """
+        ...

@@ -1,0 +1,104 @@
+"""The two projections: which views move together, and how a message is read for them.
+
+One for the log and one for telemetry. All views of the log move in one transaction, so a reader sees
+them at one position: a job that names its model version finds that version. Telemetry has a stream
+and sequences of its own, is a hundred times as much, and may be late without anybody waiting for it.
+No table is written by both.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic
+
+from domain.catalog import EVENTS, UnknownType
+from domain.messages import Event, Recorded
+from domain.wire import decode_recorded
+from projections import (
+    access_keys,
+    agents,
+    datasets,
+    evaluations,
+    jobs,
+    metrics,
+    model_versions,
+    models,
+    timeline,
+    work_items,
+)
+from projections.metrics import StepRow
+from projections.ports import Message
+from projections.positions import METRICS, REGISTRY
+from projections.view import M, View
+
+_log = logging.getLogger(__name__)
+
+
+class Unreadable(Exception):
+    """A message that must not be passed over cannot be read; trying again does not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Projection(Generic[M]):
+    name: str
+    views: tuple[View[M, Any], ...]
+    read: Callable[[Message], Sequence[M]]
+    # Raise it when a view gives other rows than before from the same messages: all is replayed.
+    revision: int
+    # What this build can read. A build that can read more replays too, for what was passed over.
+    reads: tuple[str, ...]
+    outlives_log: bool = False  # the stream forgets by age and size; rows made from it stay
+
+
+def read_event(message: Message) -> Sequence[Recorded[Event]]:
+    """Read an event; one of a newer writer is passed over.
+
+    Raises:
+        Unreadable: The log is damaged. A view without this event would be wrong for ever.
+    """
+    try:
+        return [decode_recorded(message.subject, message.sequence, message.headers, message.data)]
+    except UnknownType as error:
+        _log.info("event %d is passed over: %s", message.sequence, error)
+        return []
+    except ValueError as error:
+        raise Unreadable(f"event {message.sequence} on {message.subject}: {error}") from error
+
+
+def read_steps(message: Message) -> Sequence[StepRow]:
+    """Read step metrics; what cannot be read is passed over, for any agent may have sent it."""
+    try:
+        return metrics.decode_steps(message.subject, message.sequence, message.data)
+    except ValueError as error:
+        _log.warning("telemetry %d on %s: %s", message.sequence, message.subject, error)
+        return []
+
+
+registry: Final = Projection(
+    name=REGISTRY,
+    views=(
+        datasets.VIEW,
+        jobs.VIEW,
+        jobs.EPOCHS,
+        models.VIEW,
+        model_versions.VIEW,
+        evaluations.VIEW,
+        evaluations.EXAMPLES,
+        agents.VIEW,
+        work_items.VIEW,
+        access_keys.VIEW,
+        timeline.VIEW,
+    ),
+    read=read_event,
+    revision=1,
+    reads=tuple(sorted(f"{name} {class_.schema_version}" for name, (_, class_) in EVENTS.items())),
+)
+
+step_metrics: Final = Projection(
+    name=METRICS,
+    views=(metrics.STEPS, metrics.PROGRESS),
+    read=read_steps,
+    revision=1,
+    reads=(),
+    outlives_log=True,
+)

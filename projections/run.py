@@ -1,0 +1,235 @@
+"""The runner: takes batches from the log, folds them per row, and moves rows and checkpoint together.
+
+Exactly once comes from one statement: the checkpoint moves from where this runner believes it to be,
+in the transaction that writes the rows, or nothing is written. An advisory lock merely keeps a second
+runner quiet. Whatever breaks, the runner starts over from the checkpoint that Postgres holds.
+
+The commit is asynchronous: after a crash of Postgres rows and checkpoint are both a moment older, and
+the log brings them back.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal
+
+import asyncpg
+
+from domain.errors import StoreUnavailable
+from projections import tables
+from projections.ports import EventSource, Message
+from projections.projection import Projection, Unreadable
+from projections.schema import TablesReplaced, ensure_tables, fingerprint, rewind
+from projections.upsert import RowStore
+from projections.view import Key, M, R, View
+
+CONNECT_S: Final = 5.0
+STATEMENT_S: Final = 60.0  # a batch takes milliseconds; this long, and the server is gone
+FIRST_RETRY_S: Final = 0.2
+LONGEST_RETRY_S: Final = 5.0
+STANDBY_S: Final = 1.0  # how soon a second runner takes over
+REPLACED_S: Final = 30.0  # how often a runner looks whether its tables are back
+
+_CHECKPOINT: Final = tables.projection_checkpoint.fullname
+_LOCK: Final = 0x66747072  # "ftpr"; the second half of the key is the projection's name
+_MOVE: Final = (
+    f"WITH moved AS (UPDATE {_CHECKPOINT} SET sequence = $1, error = NULL, updated_at = now() "  # noqa: S608 - our own name
+    "WHERE name = $2 AND sequence = $3 AND fingerprint = $4 RETURNING name, sequence) "
+    f"SELECT pg_notify('{tables.CHANNEL}', name || ' ' || sequence) FROM moved"
+)
+_AWAY: Final = (
+    OSError,
+    TimeoutError,
+    StoreUnavailable,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
+# The same messages would be refused again; asyncpg raises DataError also before it sends.
+_POISON: Final = (Unreadable, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+
+_log = logging.getLogger(__name__)
+
+
+class _LostOwnership(Exception):
+    """Somebody else has moved the checkpoint."""
+
+
+@dataclass(slots=True)
+class ProjectionState:
+    """What health shows. ``stopped`` needs a person: the same message would stop it again."""
+
+    name: str
+    status: Literal["waiting", "standby", "running", "replaced", "stopped"] = "waiting"
+    sequence: int = 0
+    behind: int = 0  # messages, when the last one was delivered
+    error: str | None = None
+
+
+async def connect(dsn: str) -> "asyncpg.Connection[Any]":
+    return await asyncpg.connect(
+        dsn,
+        timeout=CONNECT_S,
+        command_timeout=STATEMENT_S,
+        server_settings={
+            "application_name": "finetrail projections",
+            "synchronous_commit": "off",
+            "jit": "off",  # asyncpg's advice: compiling costs more than these statements
+        },
+    )
+
+
+class Runner(Generic[M]):
+    """Keeps one projection up to date."""
+
+    def __init__(self, projection: Projection[M], source: EventSource, dsn: str) -> None:
+        self.state = ProjectionState(projection.name)
+        self._projection = projection
+        self._source = source
+        self._dsn = dsn
+        self._fingerprint = fingerprint(projection)
+        self._stores = [(view, RowStore(view)) for view in projection.views]
+        self._delay = FIRST_RETRY_S
+
+    async def run(self) -> None:
+        """Project for ever, through absences of Postgres and the log; return only when stopped."""
+        while True:
+            try:
+                await self._session()
+            except _POISON as error:
+                await self.stop(error)
+                return
+            except TablesReplaced as error:
+                self._went("replaced", error)
+                self._delay = REPLACED_S
+            except _LostOwnership as error:
+                _log.info("projection %s: %s", self.state.name, error)
+            except _AWAY as error:
+                self._went("waiting", error)
+            await asyncio.sleep(self._delay)
+            self._delay = min(2 * self._delay, LONGEST_RETRY_S)
+
+    async def _session(self) -> None:
+        connection = await connect(self._dsn)
+        try:
+            await self._own(connection)
+            await ensure_tables(connection, self._projection, replace=False)
+            after = await self._begin(connection)
+            async with contextlib.aclosing(self._source.follow(after)) as batches:
+                self._went("running")
+                self._delay = FIRST_RETRY_S
+                async for batch in batches:
+                    await self._take(connection, batch)
+        finally:
+            connection.terminate()
+
+    async def _own(self, connection: "asyncpg.Connection[Any]") -> None:
+        lock = "SELECT pg_try_advisory_lock($1, hashtext($2))"
+        while not await connection.fetchval(lock, _LOCK, self.state.name):
+            self._went("standby")
+            await asyncio.sleep(STANDBY_S)
+
+    async def _begin(self, connection: "asyncpg.Connection[Any]") -> int:
+        """Where to go on: behind the checkpoint, or from the start where the log is another one."""
+        find = f"SELECT sequence FROM {_CHECKPOINT} WHERE name = $1"  # noqa: S608 - our own name
+        checkpoint: int = await connection.fetchval(find, self.state.name)
+        last = await self._source.last()
+        if checkpoint > last:
+            _log.warning(
+                "the log of projection %s ends at %d, before the checkpoint %d: it is another log, "
+                "or an older copy; starting over",
+                self.state.name,
+                last,
+                checkpoint,
+            )
+            await rewind(connection, self._projection)
+            checkpoint = 0
+        self.state.sequence = checkpoint
+        return checkpoint
+
+    async def _take(self, connection: "asyncpg.Connection[Any]", batch: Sequence[Message]) -> None:
+        """Project a batch; what stands before a message that cannot be read still counts."""
+        read: list[M] = []
+        last: Message | None = None
+        broken: Unreadable | None = None
+        for message in batch:
+            if message.sequence <= self.state.sequence:
+                continue  # delivered again
+            try:
+                read += self._projection.read(message)
+            except Unreadable as error:
+                broken = error
+                break
+            last = message
+        if last is not None:
+            await self._write(connection, read, last.sequence)
+            self.state.sequence, self.state.behind = last.sequence, last.pending
+        if broken is not None:
+            raise broken
+
+    async def _write(
+        self, connection: "asyncpg.Connection[Any]", messages: Sequence[M], last: int
+    ) -> None:
+        name, before = self.state.name, self.state.sequence
+        async with connection.transaction():
+            if not await connection.fetch(_MOVE, last, name, before, self._fingerprint):
+                raise _LostOwnership(f"the checkpoint is no longer at {before}")
+            for view, store in self._stores:
+                await _fold(connection, view, store, messages)
+
+    async def stop(self, error: Exception) -> None:
+        self._went("stopped", error)
+        note = f"UPDATE {_CHECKPOINT} SET error = $2, updated_at = now() WHERE name = $1"  # noqa: S608 - our own name
+        with contextlib.suppress(*_AWAY):
+            connection = await connect(self._dsn)
+            try:
+                await connection.execute(note, self.state.name, self.state.error)
+            finally:
+                connection.terminate()
+
+    def _went(
+        self,
+        status: Literal["waiting", "standby", "running", "replaced", "stopped"],
+        error: Exception | None = None,
+    ) -> None:
+        """Note the state, and say in the log what is new."""
+        reason = f"{type(error).__name__}: {error}" if error else None
+        if (self.state.status, self.state.error) == (status, reason):
+            return
+        self.state.status, self.state.error = status, reason
+        level = {"stopped": logging.CRITICAL, "replaced": logging.ERROR, "waiting": logging.WARNING}
+        _log.log(
+            level.get(status, logging.INFO),
+            "projection %s is %s behind sequence %d%s",
+            self.state.name,
+            status,
+            self.state.sequence,
+            f": {reason}" if reason else "",
+        )
+
+
+async def _fold(
+    connection: "asyncpg.Connection[Any]",
+    view: View[M, R],
+    store: RowStore[M, R],
+    messages: Sequence[M],
+) -> None:
+    """Load the rows that these messages touch, project in memory, write those that changed."""
+    touched: dict[Key, list[M]] = {}
+    for message in messages:
+        key = view.key(message)
+        if key is not None:
+            touched.setdefault(key, []).append(message)
+    if not touched:
+        return
+    known = {} if view.append_only else await store.load(connection, touched)
+    changed: list[R] = []
+    for key, its in touched.items():
+        row = before = known.get(key)
+        for message in its:
+            row = view.project(row, message)
+        if row is not None and row != before:
+            changed.append(row)
+    if changed:
+        await store.write(connection, changed)

@@ -12,6 +12,7 @@ T = TypeVar("T")
 
 PATIENCE_S: Final = 120.0  # of what waits or follows: a server that is rebooted is back by then
 POLL_S: Final = 0.5
+PAGE: Final = 100  # the most that the server gives at once
 
 
 class Calls:
@@ -24,8 +25,23 @@ class Calls:
         return json_object(self._transport.call("GET", API + path))
 
     def _list(self, path: str, **params: str | int | None) -> list[dict[str, Any]]:
-        answer = self._transport.call("GET", API + path, params=params).json()
-        found: list[dict[str, Any]] = answer if isinstance(answer, list) else answer["items"]
+        """A list that comes whole."""
+        return _items(self._transport.call("GET", API + path, params=params).json())
+
+    def _pages(
+        self, path: str, limit: int | None, **params: str | int | None
+    ) -> list[dict[str, Any]]:
+        """A list that comes in pages: as many items as are wanted, or all there are."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while limit is None or len(found) < limit:
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
+            asked = {**params, "limit": size, "cursor": cursor}
+            answer = self._transport.call("GET", API + path, params=asked).json()
+            found += _items(answer)
+            cursor = answer.get("next") if isinstance(answer, dict) else None
+            if cursor is None:
+                break
         return found
 
     def _post(self, path: str, data: object = None) -> dict[str, Any]:
@@ -53,6 +69,11 @@ class Calls:
             if deadline is not None and time.monotonic() > deadline:
                 raise WaitTimeout(f"{what} after {timeout_s:.0f} s")
             time.sleep(poll_s)
+
+
+def _items(answer: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = answer if isinstance(answer, list) else answer["items"]
+    return found
 
 
 def part(text: str) -> str:

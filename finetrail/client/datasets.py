@@ -48,7 +48,7 @@ class DatasetCalls(Calls):
         return Dataset.model_validate(json_object(response))
 
     def datasets(self, *, limit: int | None = None) -> list[Dataset]:
-        return [Dataset.model_validate(each) for each in self._list("/datasets", limit=limit)]
+        return [Dataset.model_validate(each) for each in self._pages("/datasets", limit)]
 
     def dataset(self, dataset_id: str) -> Dataset:
         return Dataset.model_validate(self._get(f"/datasets/{part(dataset_id)}"))

@@ -39,10 +39,10 @@ class JobCalls(Calls):
         return Job.model_validate(self._get(f"/jobs/{part(job_id)}"))
 
     def jobs(
-        self, *, status: str | None = None, model: str | None = None, limit: int | None = None
+        self, *, status: str | None = None, model: str | None = None, limit: int | None = 100
     ) -> list[Job]:
         """Newest first."""
-        found = self._list("/jobs", limit=limit, status=status, model=model)
+        found = self._pages("/jobs", limit, status=status, model=model)
         return [Job.model_validate(each) for each in found]
 
     def cancel(self, job_id: str) -> Job:

@@ -49,8 +49,9 @@ class LogCalls(Calls):
     def agents(self) -> list[dict[str, Any]]:
         return self._list("/agents")
 
-    def queue(self) -> dict[str, Any]:
-        return self._get("/queue")
+    def queue(self) -> list[dict[str, Any]]:
+        """What is assigned and what waits, in order of arrival."""
+        return self._list("/queue")
 
     def keys(self) -> list[dict[str, Any]]:
         return self._list("/keys")

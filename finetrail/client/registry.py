@@ -13,13 +13,13 @@ from finetrail.client.transport import API, delays, passing
 
 class RegistryCalls(Calls):
     def models(self) -> list[Model]:
-        return [Model.model_validate(each) for each in self._list("/models")]
+        return [Model.model_validate(each) for each in self._pages("/models", None)]
 
     def model(self, name: str) -> Model:
         return Model.model_validate(self._get(f"/models/{part(name)}"))
 
     def versions(self, name: str) -> list[Version]:
-        found = self._list(f"/models/{part(name)}/versions")
+        found = self._pages(f"/models/{part(name)}/versions", None)
         return [Version.model_validate(each) for each in found]
 
     def version(self, name: str, number: int) -> Version:
@@ -34,6 +34,14 @@ class RegistryCalls(Calls):
             return version if version and version.status != "uploading" else None
 
         return self._until(registered, f"job {job_id} has no version", timeout_s, POLL_S / 2)
+
+    def wait_for_evaluation_of(self, job_id: str, *, timeout_s: float | None = 60.0) -> str:
+        """The id of the evaluation that follows a job which succeeded."""
+
+        def requested() -> str | None:
+            return Job.model_validate(self._get(f"/jobs/{part(job_id)}")).evaluation_id
+
+        return self._until(requested, f"job {job_id} has no evaluation", timeout_s, POLL_S / 2)
 
     def activate(self, name: str, version: int) -> Model:
         """Put a ready version into service; the one before stays and can be activated again."""
@@ -68,9 +76,13 @@ class RegistryCalls(Calls):
         return target
 
     def evaluations(
-        self, *, model: str | None = None, version: int | None = None
+        self,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        limit: int | None = 100,
     ) -> list[Evaluation]:
-        found = self._list("/evaluations", model=model, version=version)
+        found = self._pages("/evaluations", limit, model=model, version=version)
         return [Evaluation.model_validate(each) for each in found]
 
     def evaluation(self, evaluation_id: str) -> Evaluation:

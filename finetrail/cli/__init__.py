@@ -1,0 +1,48 @@
+"""The command `finetrail`."""
+
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typing_extensions import override
+
+from finetrail.cli import data, jobs, keys, log, models, roles
+from finetrail.cli.options import JSON
+
+
+class Commands(TyperGroup):
+    """Says in words what went wrong, and ends with a code that means it."""
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except Exception as error:  # the top of the process
+            from finetrail.cli.exits import KNOWN, exit_code, report
+
+            if not isinstance(error, KNOWN) or isinstance(error, BrokenPipeError):
+                raise
+            report(error, as_json=ctx.meta.get(JSON, False))
+            raise typer.Exit(exit_code(error)) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Fine-tuning with a memory: upload, train, compare, serve, and replay what happened.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(data.app, name="datasets")
+app.add_typer(keys.app, name="keys")
+for module in (roles, jobs, models, log):
+    module.register(app)
+
+
+def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    app()

@@ -1,0 +1,65 @@
+"""`finetrail datasets`: data that was uploaded."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from finetrail.cli.options import Json, Key, LabelColumn, TextColumn, Url
+
+app = typer.Typer(help="Upload labelled texts and look at them.", no_args_is_help=True)
+
+DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's id.")]
+
+
+@app.command()
+def upload(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or JSON Lines.")],
+    name: Annotated[str | None, typer.Option(help="The file's name if left out.")] = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        Literal["csv", "jsonl"] | None, typer.Option(help="Told from the file if left out.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Upload a file. Every line that cannot be read is named, and then nothing is kept."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        made = client.upload_dataset(
+            file, name=name, format=format, text_column=text, label_column=label
+        )
+    views.write(made, json, views.dataset)
+
+
+@app.command("list")
+def list_(url: Url = None, key: Key = None, json: Json = False) -> None:
+    """List the datasets, newest first."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        found = client.datasets()
+    views.write(found, json, views.datasets)
+
+
+@app.command()
+def show(dataset_id: DatasetId, url: Url = None, key: Key = None, json: Json = False) -> None:
+    """Show what is known of one dataset."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        found = client.dataset(dataset_id)
+    views.write(found, json, views.dataset)
+
+
+@app.command()
+def delete(dataset_id: DatasetId, url: Url = None, key: Key = None, json: Json = False) -> None:
+    """Take a dataset out of use. What was trained on it keeps its lineage."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        client.delete_dataset(dataset_id)
+    views.write({"id": dataset_id, "status": "deleted"}, json, views.one_record)

@@ -1,0 +1,49 @@
+"""Watching a job to its end: log lines and progress together, then what became of it."""
+
+import sys
+from threading import Thread
+
+from finetrail.cli.exits import Failed
+from finetrail.client import Client, Evaluation, FinetrailError, Job, Version
+from finetrail.live import LiveJob, live_job
+
+LAST_LINES_S = 10.0  # for the log of a job that has ended to be read to its end
+
+
+def follow_job(client: Client, job_id: str) -> Job:
+    """Show the job's log and progress on standard error until it has ended."""
+    with live_job() as live:
+        reading = Thread(target=_show_log, args=(client, job_id, live), daemon=True)
+        reading.start()
+        job = client.wait(job_id, live.update)
+        reading.join(LAST_LINES_S)
+    return job
+
+
+def result_of(client: Client, job: Job) -> tuple[Version, Evaluation | None]:
+    """The version a succeeded job became, and how it did against its base.
+
+    Raises:
+        Failed: The job, its version or its evaluation failed.
+    """
+    if job.status != "succeeded":
+        why = f": {job.error.message} ({job.error.code})" if job.error else ""
+        raise Failed(f"job {job.id} {job.status}{why}")
+    version = client.wait_for_version(job.id)
+    if version.status != "ready":
+        raise Failed(f"version {version.number} of {version.model} is {version.status}")
+    evaluation_id = client.wait_for_evaluation_of(job.id)
+    sys.stderr.write(f"evaluating version {version.number} of {version.model}\n")
+    evaluation = client.wait_for_evaluation(evaluation_id)
+    if evaluation.status == "failed":
+        why = f": {evaluation.error.message}" if evaluation.error else ""
+        raise Failed(f"the evaluation of {version.model} {version.number} failed{why}")
+    return version, evaluation
+
+
+def _show_log(client: Client, job_id: str, live: LiveJob) -> None:
+    try:
+        for line in client.follow_logs(job_id):
+            live.line(line.text or line.message)
+    except FinetrailError as error:
+        live.line(f"the log cannot be read: {error}")

@@ -1,0 +1,186 @@
+"""`finetrail train`, `jobs`, `cancel`, `logs`, `metrics`: work from its order to its end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import UUID
+
+import typer
+
+from finetrail.cli.options import JobId, Json, Key, LabelColumn, TextColumn, Url
+
+if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
+    from finetrail.client import Client
+
+PANEL = "Train"
+TUNING = "Training"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (train, jobs, cancel, logs, metrics):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def train(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file, or a dataset's id.")],
+    model: Annotated[str, typer.Option(help="The model that gets a new version.")],
+    test: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Held-out rows; a share of DATA if left out."),
+    ] = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="`finetrail/minilm`, a hub id or a folder.", rich_help_panel=TUNING),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, rich_help_panel=TUNING)] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, rich_help_panel=TUNING)] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, rich_help_panel=TUNING)] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=8, help="In tokens.", rich_help_panel=TUNING)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of split and training.", rich_help_panel=TUNING)
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Watch it to its end, evaluation and all.")
+    ] = False,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Fine-tune a model on a file or on a dataset that was uploaded before."""
+    from finetrail.cli import following, session, views
+    from finetrail.render import write_json, write_table
+
+    tuned = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "max_length": max_length,
+    }
+    with session.connected(url, key) as client:
+        job = client.submit_job(
+            model,
+            _dataset(client, data, text, label),
+            test_dataset_id=_dataset(client, test, text, label) if test else None,
+            base_model=base_model,
+            hyperparameters={name: value for name, value in tuned.items() if value is not None},
+            split=None if seed is None else {"seed": seed},
+            seed=seed,
+        )
+        if not follow:
+            views.write(job, json, views.job)
+            if not json:
+                typer.echo(f"watch it:  finetrail logs -f {job.id}", err=True)
+            return
+        typer.echo(f"job {job.id}", err=True)
+        try:
+            job = following.follow_job(client, job.id)
+        except KeyboardInterrupt:
+            typer.echo(f"job {job.id} goes on; end it: finetrail cancel {job.id}", err=True)
+            raise
+        version, evaluation = following.result_of(client, job)
+    if json:
+        write_json({"job": job, "version": version, "evaluation": evaluation})
+        return
+    write_table(views.job(job))
+    if evaluation:
+        write_table(views.evaluation(evaluation))
+
+
+def jobs(
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="[JOB]", help="Show this one; `last` is the newest.")
+    ] = None,
+    status: Annotated[str | None, typer.Option(help="Only those in this status.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only those for this model.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """List jobs, newest first, or show one."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        if job_id is None:
+            found = client.jobs(status=status, model=model, limit=limit)
+            views.write(found, json, views.jobs)
+        else:
+            views.write(client.job(session.job_id(client, job_id)), json, views.job)
+
+
+def cancel(job_id: JobId, url: Url = None, key: Key = None, json: Json = False) -> None:
+    """Stop a job at its next step; asking twice changes nothing."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        job = client.cancel(session.job_id(client, job_id))
+    views.write(job, json, views.job)
+
+
+def logs(
+    job_id: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+    ] = False,
+    level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None,
+        typer.Option(help="Only lines of this level or above."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most, without --follow.")] = 1000,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Show a job's log. With --follow and --json, one object a line."""
+    from finetrail.cli import session
+    from finetrail.render import clean, write_json
+
+    with session.connected(url, key) as client:
+        chosen = session.job_id(client, job_id)
+        if follow:
+            for line in client.follow_logs(chosen, level=level):
+                if json:
+                    write_json(line)
+                else:
+                    typer.echo(clean(line.text or line.message))
+            return
+        lines = client.logs(chosen, limit=limit, level=level)
+    if json:
+        write_json(lines)
+    else:
+        for line in lines:
+            typer.echo(clean(line.text or line.message))
+
+
+def metrics(
+    job_id: JobId,
+    points: Annotated[int, typer.Option(min=2, help="How many steps at most.")] = 50,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Show loss, learning rate, gradient norm and speed over a job's steps."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        found = client.metrics(session.job_id(client, job_id), points=points)
+    views.write(found, json, views.metrics)
+
+
+def _dataset(client: "Client", data: str, text: str | None, label: str | None) -> str:
+    """The id of a dataset: as given, or of a file that is uploaded now."""
+    file = Path(data)
+    if not file.exists() and _is_id(data):
+        return data
+    return client.upload_dataset(file, text_column=text, label_column=label).id
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,166 @@
+"""`finetrail models`, `activate`, `predict`, `download`, `evaluate`: what training has made."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from finetrail.cli.options import Json, Key, ModelName, Url, VersionNumber
+
+PANEL: Final = "Models"
+BATCH: Final = 32  # texts a request, so that answers come while a long file is read
+
+
+def register(app: typer.Typer) -> None:
+    for command in (models, activate, predict, download, evaluate, evaluations):
+        app.command(rich_help_panel=PANEL)(command)
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one.")] = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """List the models, or show one and its versions."""
+    from finetrail.cli import session, views
+    from finetrail.render import write_json, write_table
+
+    with session.connected(url, key) as client:
+        if name is None:
+            views.write(client.models(), json, views.models)
+            return
+        model, versions = client.model(name), client.versions(name)
+    if json:
+        write_json({**model.model_dump(mode="json"), "all_versions": versions})
+    else:
+        write_table(views.versions(versions, model))
+
+
+def activate(
+    name: ModelName,
+    version: VersionNumber,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Put a version into service, a newer or an older one; needs the role admin."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        model = client.activate(name, version)
+    views.write(model, json, views.model)
+
+
+def predict(
+    name: ModelName,
+    texts: Annotated[
+        list[str], typer.Argument(metavar="TEXT...", help="Texts; `-` reads them from lines.")
+    ],
+    version: Annotated[
+        int | None, typer.Option(min=1, help="The one in service if left out.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Ask a model for the label of each text."""
+    from finetrail.cli import session, views
+    from finetrail.cli.exits import UsageProblem
+    from finetrail.render import write_json
+
+    answered = []
+    with session.connected(url, key) as client:
+        for batch in _batches(_texts(texts)):
+            found = list(zip(batch, client.predict(name, batch, version=version), strict=True))
+            answered += found
+            if not json:
+                views.write(found, as_json=False, view=views.predictions)
+    if not answered:
+        raise UsageProblem("there is no text to predict")
+    if json:
+        write_json([{"text": text, **each.model_dump()} for text, each in answered])
+
+
+def download(
+    name: ModelName,
+    version: VersionNumber,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="NAME-VERSION.zip here, if left out.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Save a version as a ZIP file: adapter, model card, metrics."""
+    from finetrail.cli import session, views
+
+    target = output or Path(f"{name}-{version}.zip")
+    with session.connected(url, key) as client:
+        client.download(name, version, target)
+    saved = {"file": str(target), "bytes": target.stat().st_size}
+    views.write(saved, json, views.one_record)
+
+
+def evaluate(
+    name: ModelName,
+    version: VersionNumber,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for the result.")] = False,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Compare a version with its base once more; the first time comes by itself after training."""
+    from finetrail.cli import session, views
+    from finetrail.cli.exits import Failed
+
+    with session.connected(url, key) as client:
+        found = client.evaluate(name, version)
+        if follow:
+            found = client.wait_for_evaluation(found.id)
+    views.write(found, json, views.evaluation)
+    if found.status in {"failed", "cancelled"}:
+        raise Failed(f"evaluation {found.id} {found.status}")
+
+
+def evaluations(
+    evaluation_id: Annotated[
+        str | None, typer.Argument(metavar="[EVALUATION]", help="Show this one.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Only those of this model.")] = None,
+    version: Annotated[int | None, typer.Option(min=1, help="Only those of this version.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """List evaluations, newest first, or show one."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        if evaluation_id is None:
+            found = client.evaluations(model=model, version=version, limit=limit)
+            views.write(found, json, views.evaluations)
+        else:
+            views.write(client.evaluation(evaluation_id), json, views.evaluation)
+
+
+def _texts(given: list[str]) -> Iterator[str]:
+    for text in given:
+        if text == "-":
+            yield from (line.strip() for line in sys.stdin if line.strip())
+        else:
+            yield text
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,47 @@
+"""Options and arguments that several commands take."""
+
+from typing import Annotated, Final
+
+import typer
+
+JSON: Final = "finetrail.json"  # in the context's meta, so that an error is said in the same way
+
+
+def _remember(context: typer.Context, value: bool) -> bool:
+    context.meta[JSON] = value
+    return value
+
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="FINETRAIL_URL",
+        help="The server; the stack of the data directory if left out.",
+        rich_help_panel="Server",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        envvar="FINETRAIL_API_KEY",
+        help="The API key; the owner of the data directory needs none.",
+        rich_help_panel="Server",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="One JSON value on standard output.", callback=_remember, is_eager=True
+    ),
+]
+TextColumn = Annotated[
+    str | None, typer.Option("--text", help="Column or key of the text; found if left out.")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label", help="Column or key of the label; found if left out.")
+]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or `last`.")]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
+VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", help="Its number.", min=1)]

@@ -1,0 +1,121 @@
+"""`finetrail up` and the processes it consists of, `demo`, `doctor`, `version`."""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from finetrail.cli.options import Json, LabelColumn, TextColumn
+
+if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
+    from finetrail.cli.running import Role
+
+START: Final = "Start"
+ROLES: Final = "One process each"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (up, demo, doctor, version):
+        app.command(rich_help_panel=START)(command)
+    for command in (core, gateway, handlers, projections, agent):
+        app.command(rich_help_panel=ROLES)(command)
+
+
+def up() -> None:
+    """Start everything on this machine and keep it running until Ctrl-C."""
+    from finetrail.cli import session
+    from finetrail.cli.running import show_first_key
+    from finetrail.stack.supervisor import run_stack
+
+    settings = session.load_settings()
+    status = run_stack(settings, report=typer.echo, on_first_start=show_first_key)
+    raise typer.Exit(status)
+
+
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="Your rows; a shipped example if left out.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Held-out rows; a share of DATA if left out.")
+    ] = None,
+    text: TextColumn = None,
+    label: LabelColumn = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="The default if left out.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the data directory behind.")] = False,
+    json: Json = False,
+) -> None:
+    """Run the whole path once on a private stack: upload, train, compare, serve, download."""
+    from finetrail.demo import Plan, run_demo
+
+    plan = Plan(data=data, test=test, text=text, label=label, epochs=epochs, keep=keep)
+    raise typer.Exit(run_demo(plan, as_json=json))
+
+
+def doctor(json: Json = False) -> None:
+    """Check everything a stack depends on, and say what is wrong."""
+    from finetrail.cli import session, views
+    from finetrail.cli.exits import Exit
+    from finetrail.doctor import diagnose
+
+    found = [asdict(each) for each in asyncio.run(diagnose(session.load_settings()))]
+    views.write(found, json, views.checks)
+    if not all(each["ok"] for each in found):
+        raise typer.Exit(Exit.FAILED)
+
+
+def version(json: Json = False) -> None:
+    """Say which version this is."""
+    from importlib.metadata import version as installed
+
+    from finetrail.render import write_json
+
+    found = installed("finetrail")
+    if json:
+        write_json({"version": found})
+    else:
+        typer.echo(f"finetrail {found}")
+
+
+def core() -> None:
+    """Run gateway, handlers and projections in one process."""
+    from finetrail.core import run_core
+
+    _run(run_core, "core")
+
+
+def gateway() -> None:
+    """Run the HTTP API."""
+    from finetrail.gateway import run_gateway
+
+    _run(run_gateway, "gateway")
+
+
+def handlers() -> None:
+    """Run what decides commands, reacts to events and hands out work."""
+    from finetrail.handlers import run_handlers
+
+    _run(run_handlers, "handlers")
+
+
+def projections() -> None:
+    """Run what turns events into rows."""
+    from finetrail.projections import run_projections
+
+    _run(run_projections, "projections")
+
+
+def agent() -> None:
+    """Run an agent: it trains, evaluates and serves on this machine."""
+    from finetrail.agent import run_agent
+
+    _run(run_agent, "agent")
+
+
+def _run(role: "Role", name: str) -> None:
+    from finetrail.cli import session
+    from finetrail.cli.running import run_role
+
+    run_role(role, name, session.resolved_settings())

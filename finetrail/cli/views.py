@@ -1,0 +1,289 @@
+"""How each thing is shown: from a value of the client to a table of text."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from finetrail.client import (
+    Dataset,
+    Evaluation,
+    EvaluationSummary,
+    Event,
+    Job,
+    Model,
+    Prediction,
+    Version,
+)
+from finetrail.client.models import Scores, StepMetrics
+from finetrail.live import position
+from finetrail.render import (
+    Table,
+    facts,
+    moment,
+    number,
+    percent,
+    points,
+    size,
+    write_json,
+    write_table,
+)
+
+T = TypeVar("T")
+
+
+def write(value: T, as_json: bool, view: Callable[[T], Table]) -> None:
+    """The result of a command, on standard output."""
+    if as_json:
+        write_json(value)
+    else:
+        write_table(view(value))
+
+
+def datasets(found: list[Dataset]) -> Table:
+    rows = [
+        (each.id, each.name, each.status, str(each.rows), str(len(each.labels)), size(each.size))
+        for each in found
+    ]
+    return Table(
+        ("id", "name", "status", "rows", "labels", "size"), rows, empty="There are no datasets."
+    )
+
+
+def dataset(one: Dataset) -> Table:
+    labels = ", ".join(f"{name} ({rows})" for name, rows in sorted(one.labels.items()))
+    return facts(
+        [
+            ("dataset", one.id),
+            ("name", one.name),
+            ("status", one.status),
+            ("message", one.message or ""),
+            ("rows", str(one.rows)),
+            ("labels", labels),
+            ("duplicates", str(one.duplicate_rows or "")),
+            ("contradictions", str(one.conflicting_texts or "")),
+            ("columns", f"{one.text_column}, {one.label_column} ({one.format})"),
+            ("size", size(one.size)),
+            ("sha256", one.sha256),
+        ]
+    )
+
+
+def jobs(found: list[Job]) -> Table:
+    rows = [
+        (each.id, each.model, each.status, _percent(each), number(each.loss), _made(each))
+        for each in found
+    ]
+    return Table(
+        ("id", "model", "status", "done", "loss", "version"), rows, empty="There are no jobs."
+    )
+
+
+def job(one: Job) -> Table:
+    return facts(
+        [
+            ("job", one.id),
+            ("model", one.model),
+            ("base", f"{one.base_model} ({one.method})"),
+            ("status", one.status),
+            ("error", f"{one.error.message} ({one.error.code})" if one.error else ""),
+            ("progress", position(one)),
+            ("attempt", str(one.attempt or "")),
+            ("dataset", one.dataset_id),
+            ("version", _made(one)),
+            ("evaluation", one.evaluation_id or ""),
+            ("created", moment(one.created_at)),
+            ("started", moment(one.started_at)),
+            ("ended", moment(one.ended_at)),
+        ]
+    )
+
+
+def metrics(found: list[StepMetrics]) -> Table:
+    rows = [
+        (
+            str(each.step),
+            number(each.epoch, 2),
+            number(each.loss, 4),
+            f"{each.learning_rate:.2e}",
+            number(each.grad_norm),
+            f"{each.tokens_per_s:,.0f}",
+        )
+        for each in found
+    ]
+    headings = ("step", "epoch", "loss", "learning rate", "gradient norm", "tokens/s")
+    return Table(headings, rows, empty="There are no metrics yet.")
+
+
+def models(found: list[Model]) -> Table:
+    rows = [
+        (each.name, each.base_model, str(each.versions), str(each.latest or ""), _active(each))
+        for each in found
+    ]
+    headings = ("name", "base", "versions", "latest", "in service")
+    return Table(headings, rows, empty="There are no models.")
+
+
+def versions(found: list[Version], model: Model) -> Table:
+    active = model.active.number if model.active else None
+    rows = [
+        (
+            str(each.number),
+            each.label,
+            each.status,
+            "yes" if each.number == active else "",
+            _accuracy(each.evaluation),
+            _verdict(each.evaluation),
+            size(each.size),
+        )
+        for each in found
+    ]
+    headings = ("version", "label", "status", "in service", "accuracy", "verdict", "size")
+    return Table(headings, rows, title=f"{model.name} on {model.base_model}")
+
+
+def model(one: Model) -> Table:
+    return facts(
+        [
+            ("model", one.name),
+            ("in service", _active(one)),
+            ("since", moment(one.active.activated_at) if one.active else ""),
+            ("by", (one.active.activated_by or "") if one.active else ""),
+            ("versions", str(one.versions)),
+        ]
+    )
+
+
+def evaluations(found: list[Evaluation]) -> Table:
+    rows = [
+        (
+            each.id,
+            each.model,
+            str(each.version),
+            each.status,
+            percent(each.summary.fine_tuned.accuracy) if each.summary else "",
+            each.summary.verdict if each.summary else "",
+        )
+        for each in found
+    ]
+    headings = ("id", "model", "version", "status", "accuracy", "verdict")
+    return Table(headings, rows, empty="There are no evaluations.")
+
+
+def evaluation(one: Evaluation) -> Table:
+    if one.summary is None:
+        return facts(
+            [
+                ("evaluation", one.id),
+                ("of", f"{one.model} version {one.version}"),
+                ("status", one.status),
+                ("error", f"{one.error.message} ({one.error.code})" if one.error else ""),
+            ]
+        )
+    return comparison(one.summary, f"{one.model} version {one.version}")
+
+
+def comparison(summary: EvaluationSummary, what: str) -> Table:
+    """Base against fine-tuned, with what may be concluded from it."""
+    low, high = (points(end) for end in summary.ci95)
+    said = f"95 % interval {low} to {high}, p = {summary.p_value:.3g}: {summary.verdict}"
+    rows = [
+        _scores("untrained", summary.untrained),
+        _scores("base", summary.base),
+        _scores("fine-tuned", summary.fine_tuned),
+        (
+            "difference",
+            points(summary.accuracy_delta),
+            points(summary.f1_delta),
+            "",
+            "",
+            said,
+        ),
+    ]
+    return Table(
+        ("", "accuracy", "F1", "precision", "recall", "time for one text"),
+        rows,
+        title=f"{what}: {summary.rows} held-out rows; base is frozen embeddings with logistic "
+        "regression",
+    )
+
+
+def events(found: list[Event]) -> Table:
+    rows = [
+        (str(each.sequence), moment(each.time), each.type, each.aggregate_id, each.actor)
+        for each in found
+    ]
+    headings = ("sequence", "time", "event", "of", "by")
+    return Table(headings, rows, empty="There are no such events.")
+
+
+def event_line(each: Event) -> str:
+    return f"{each.sequence:>7}  {moment(each.time)}  {each.type:<22}  {each.aggregate_id}  {each.actor}"
+
+
+def records(found: list[dict[str, Any]], empty: str) -> Table:
+    """What the client has no type for: one column a field, nested values as they are."""
+    if not found:
+        return Table((), [], empty=empty)
+    headings = tuple(found[0])
+    return Table(headings, [tuple(_cell(each.get(name)) for name in headings) for each in found])
+
+
+def one_record(found: dict[str, Any]) -> Table:
+    return facts([(name, _cell(value)) for name, value in found.items()])
+
+
+def predictions(found: list[tuple[str, Prediction]]) -> Table:
+    return Table((), [(each.label, percent(each.confidence), text) for text, each in found])
+
+
+def checks(found: list[dict[str, Any]]) -> Table:
+    rows = [
+        ("ok" if each["ok"] else "WRONG", each["name"], f"{each['detail']} {each['hint']}".strip())
+        for each in found
+    ]
+    return Table(("", "what", "found"), rows)
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(_cell(each) for each in value)
+        case _:
+            return str(value)
+
+
+def _percent(one: Job) -> str:
+    return "" if one.progress.percent is None else f"{one.progress.percent:.0f} %"
+
+
+def _made(one: Job) -> str:
+    return f"{one.version.model} {one.version.number}" if one.version else ""
+
+
+def _active(one: Model) -> str:
+    return f"version {one.active.number}" if one.active else "none"
+
+
+def _accuracy(summary: dict[str, Any] | None) -> str:
+    scores = (summary or {}).get("fine_tuned")
+    return percent(scores["accuracy"]) if scores else ""
+
+
+def _verdict(summary: dict[str, Any] | None) -> str:
+    known = summary or {}
+    return str(known.get("verdict") or known.get("status") or "")
+
+
+def _scores(name: str, scores: Scores) -> tuple[str, ...]:
+    latency = scores.latency_ms_p50
+    return (
+        name,
+        percent(scores.accuracy),
+        number(scores.f1),
+        number(scores.precision),
+        number(scores.recall),
+        "" if latency is None else f"{latency:.1f} ms",
+    )

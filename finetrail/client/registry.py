@@ -7,7 +7,7 @@ from pathlib import Path
 from finetrail.client.calls import POLL_S, Calls, or_none, part, without_none
 from finetrail.client.errors import FinetrailError
 from finetrail.client.files import Report, save_zip
-from finetrail.client.models import Evaluation, Job, Model, Prediction, Version
+from finetrail.client.models import Evaluation, Example, Job, Model, Prediction, Version
 from finetrail.client.transport import API, delays, passing
 
 
@@ -87,6 +87,11 @@ class RegistryCalls(Calls):
 
     def evaluation(self, evaluation_id: str) -> Evaluation:
         return Evaluation.model_validate(self._get(f"/evaluations/{part(evaluation_id)}"))
+
+    def evaluation_examples(self, evaluation_id: str) -> list[Example]:
+        """Some held-out texts side by side: what was expected, and what either model said."""
+        found = self._list(f"/evaluations/{part(evaluation_id)}/examples")
+        return [Example.model_validate(each) for each in found]
 
     def evaluate(self, model: str, version: int) -> Evaluation:
         """Ask for another evaluation of a version."""

@@ -32,9 +32,17 @@ async def connect(
         inbox_prefix: the only inbox this user may listen on, without the trailing dot.
     """
     where = f"{name} at {url.rpartition('@')[2]}"
+    said: set[str] = set()  # while it is away, the same thing is wrong four times a second
 
     async def error(problem: Exception) -> None:
-        _log.warning("NATS connection %s: %s", where, str(problem) or type(problem).__name__)
+        text = str(problem) or type(problem).__name__
+        _log.log(
+            logging.DEBUG if text in said else logging.WARNING,
+            "NATS connection %s: %s",
+            where,
+            text,
+        )
+        said.add(text)
         if on_error is not None:
             await on_error(problem)
 
@@ -43,6 +51,7 @@ async def connect(
 
     async def reconnected() -> None:
         _log.info("NATS connection %s is back", where)
+        said.clear()
         if on_reconnect is not None:
             await on_reconnect()
 

@@ -1,8 +1,6 @@
 """From the COMMANDS stream to the deciders: one durable pull consumer an aggregate."""
 
-import asyncio
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
@@ -12,7 +10,7 @@ from domain.agents.agent import decider as agents
 from domain.datasets.dataset import decider as datasets
 from domain.evaluations.evaluation import decider as evaluations
 from domain.jobs.job import decider as jobs
-from domain.messages import Command, Decider, Envelope, Outcome, StreamId
+from domain.messages import Command, Decider, Envelope, Outcome
 from domain.model_versions.model_version import decider as model_versions
 from domain.models.model import decider as models
 from domain.queues.queue import decider as queues
@@ -20,6 +18,7 @@ from domain.subjects import AGGREGATES, Aggregate
 from handlers.consume import Subscriber
 from handlers.execute import execute
 from handlers.histories import Histories
+from handlers.in_turn import InTurn
 from handlers.ports import Clock
 
 DECIDERS: Final[dict[Aggregate, Decider[Any, Any, Any]]] = {
@@ -32,16 +31,6 @@ DECIDERS: Final[dict[Aggregate, Decider[Any, Any, Any]]] = {
     "agent": agents,
     "queue": queues,
 }
-
-
-class InTurn:
-    """One thing at a time for each stream of this process, in the order of asking."""
-
-    def __init__(self) -> None:
-        self._locks: WeakValueDictionary[StreamId, asyncio.Lock] = WeakValueDictionary()
-
-    def __call__(self, stream: StreamId) -> asyncio.Lock:
-        return self._locks.setdefault(stream, asyncio.Lock())
 
 
 class CommandDesk:

@@ -1,18 +1,12 @@
 """What could not be handled, put aside with its reason and everything needed to send it again."""
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
-from domain.wire import Headers
+from handlers.ports import Publish
 
 PREFIX: Final = "dead"
 MAX_REASON: Final = 1000  # characters; a header, not a report
-
-
-class Publish(Protocol):
-    """Put a message into its stream and wait for the acknowledgement."""
-
-    async def __call__(self, subject: str, body: bytes, headers: Headers) -> None: ...
 
 
 class DeadLetters:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from domain.messages import Command, Envelope, Event, History, Outcome, StreamId
+from domain.wire import Headers
 
 Clock = Callable[[], datetime]  # aware, UTC
 
@@ -41,3 +42,9 @@ class Blobs(Protocol):
     ) -> AsyncIterator[bytes]: ...
 
     async def size(self, sha256: str) -> int | None: ...
+
+
+class Publish(Protocol):
+    """Put a message into its stream and wait for the acknowledgement."""
+
+    async def __call__(self, subject: str, body: bytes, headers: Headers) -> None: ...

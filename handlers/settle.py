@@ -25,7 +25,14 @@ MAX_DELIVERIES: Final = 5  # of a message whose handling raises what nobody expe
 BACK_OFF_S: Final = (0.1, 0.5, 2.0, 10.0, 30.0)  # by delivery; a server restarts within seconds
 KEEP_ALIVE_S: Final = 7.5  # a quarter of the consumers' ack_wait
 INBOX: Final = "_INBOX"  # a reply goes to an inbox or nowhere: never into a stream
-NOT_NOW: Final = (VersionConflict, StoreUnavailable, BusUnavailable, CommandTimeout, OSError)
+NOT_NOW: Final = (
+    VersionConflict,
+    StoreUnavailable,
+    BusUnavailable,
+    CommandTimeout,
+    NatsError,
+    OSError,  # blobs
+)
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +97,7 @@ async def settle_command(
             # What left no event must be gone before its sender hears of it: decided again,
             # later, it might be accepted.
             await msg.ack_sync()
-        fate.outcome = outcome
+        fate.answer(outcome)
     reply_to = (msg.headers or {}).get("reply_to", "")
     if fate.outcome is not None and reply_to.startswith(INBOX):
         with contextlib.suppress(NatsError):  # the sender asks again
@@ -114,6 +121,9 @@ class _Fate:
     readable: bool = False
     outcome: Outcome | None = None  # to be told, once the message is gone
 
+    def answer(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
 
 @contextlib.asynccontextmanager
 async def _settled(msg: Delivery, kind: str, dead_letters: DeadLetters) -> AsyncIterator[_Fate]:
@@ -122,8 +132,6 @@ async def _settled(msg: Delivery, kind: str, dead_letters: DeadLetters) -> Async
     try:
         yield fate
     except NOT_NOW as problem:
-        await _later(msg, problem)
-    except NatsError as problem:
         await _later(msg, problem)
     except Exception as problem:  # noqa: BLE001 - the top of every command's and reaction's path
         # Bytes that cannot be read will not become readable, but for an event of a newer build,
@@ -168,10 +176,10 @@ async def _put_aside(
             reason=reason,
         )
         await msg.term()
-    except NatsError as error:
+    except (NatsError, StoreUnavailable) as error:
         await _later(msg, error)
     else:
-        fate.outcome = Outcome(status="failed", sequence=0, code="failed", message=reason)
+        fate.answer(Outcome(status="failed", sequence=0, code="failed", message=reason))
 
 
 async def _keep_alive(msg: Delivery) -> None:

@@ -1,0 +1,36 @@
+"""Publishes into a stream until it is acknowledged; the message id makes repeats collide."""
+
+import asyncio
+from typing import Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from domain.errors import StoreUnavailable
+from domain.wire import Headers
+
+TRIES: Final = 3
+TRY_S: Final = 2.0
+PAUSE_S: Final = 0.1
+
+
+class JetStreamPublisher:
+    def __init__(self, nc: Client) -> None:
+        self._js = nc.jetstream()
+
+    async def __call__(self, subject: str, body: bytes, headers: Headers) -> None:
+        """Publish once; ``headers`` must hold a ``Nats-Msg-Id``.
+
+        Raises:
+            StoreUnavailable: No acknowledgement; the same call again is safe.
+        """
+        problem: Exception | None = None
+        for _ in range(TRIES):
+            try:
+                await self._js.publish(subject, body, timeout=TRY_S, headers=headers)
+            except (NatsError, TimeoutError) as error:
+                problem = error
+                await asyncio.sleep(PAUSE_S)
+            else:
+                return
+        raise StoreUnavailable(f"{subject} is not acknowledged: {problem}") from problem

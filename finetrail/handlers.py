@@ -1,0 +1,176 @@
+"""The process that turns commands into events, follows up on them, and gives work to agents."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Final
+
+from faststream.nats import NatsBroker
+from faststream.security import SASLPlaintext
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from pydantic import ValidationError
+
+from adapters.clock import utc_now
+from adapters.jetstream_event_store import JetStreamEventStore
+from adapters.jetstream_publisher import JetStreamPublisher
+from adapters.local_blobs import LocalBlobs
+from adapters.nats_command_bus import NatsCommandBus
+from adapters.nats_connection import PENDING_BYTES, RECONNECT_WAIT_S, connect
+from domain.work import Presence
+from finetrail.settings import NatsLogin, Settings
+from handlers.commands import CommandDesk, command_subscribers, durable_pull
+from handlers.consume import consume
+from handlers.dead_letters import DeadLetters
+from handlers.follow_ups import World
+from handlers.histories import Histories
+from handlers.react import Reactor
+from handlers.scheduler import Scheduler
+from handlers.settle import settle_command, settle_event
+
+COMMAND_WORKERS: Final = 16  # for each aggregate; they wait for the log, not for the processor
+REACTION_WORKERS: Final = 16  # some of them may be reading a large dataset
+CONNECT_S: Final = 5.0
+RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
+
+_log = logging.getLogger(__name__)
+
+
+async def run_handlers(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until ``stop`` is set, through absences of NATS at the start and later."""
+    failures = 0
+    while not stop.is_set():
+        try:
+            await _serve(settings, stop)
+            failures = 0
+        except (NatsError, OSError, TimeoutError) as problem:
+            reason = str(problem) or type(problem).__name__
+            _log.warning("the handlers cannot serve and try again: %s", reason)
+            pause = RETRY_S[min(failures, len(RETRY_S) - 1)]
+            failures += 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await stop.wait()
+
+
+async def _serve(settings: Settings, stop: asyncio.Event) -> None:
+    """One life of the connections: it ends with ``stop``, or when NATS closes one for good."""
+    login = settings.nats_login("handlers")
+    over = asyncio.Event()
+    async with _connection(login) as nc, _broker(login, over) as broker:
+        store = JetStreamEventStore(nc)
+        histories = Histories(store)
+        bus = NatsCommandBus(nc)
+        publish = JetStreamPublisher(nc)
+        dead_letters = DeadLetters(publish)
+        desk = CommandDesk(histories, utc_now)
+        scheduler = Scheduler(
+            settings.workspace, store, histories, bus, utc_now, uptime=time.monotonic
+        )
+        world = World(store, LocalBlobs(settings.blobs_folder))
+        reactor = Reactor(world, bus, publish, scheduler.wake)
+
+        command = partial(
+            settle_command, decide=desk.decide, reply=nc.publish, dead_letters=dead_letters
+        )
+        event = partial(settle_event, react=reactor.react, dead_letters=dead_letters)
+        commands = command_subscribers(broker, login.inbox_prefix)
+        reactions = durable_pull(broker, "EVENTS", "reactions", "events.>", login.inbox_prefix)
+        await broker.start()
+        await nc.subscribe("presence.*", cb=partial(_on_presence, scheduler))
+        _log.info("handlers serve workspace %s at %s", settings.workspace, login.url)
+        async with asyncio.TaskGroup() as serving:
+            for subscriber in commands:
+                serving.create_task(consume(subscriber, command, over, workers=COMMAND_WORKERS))
+            serving.create_task(consume(reactions, event, over, workers=REACTION_WORKERS))
+            serving.create_task(scheduler.run(over))
+            serving.create_task(_watch(nc, scheduler, over))
+            await _first(stop, over)
+            over.set()
+    if not stop.is_set():
+        raise ConnectionError("NATS has closed a connection for good")
+
+
+async def _watch(nc: Client, scheduler: Scheduler, over: asyncio.Event) -> None:
+    """While this process hears nobody, nobody is silent."""
+    while not over.is_set():
+        if nc.is_closed:
+            over.set()
+        elif not nc.is_connected:
+            scheduler.connected()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await over.wait()
+
+
+async def _on_presence(scheduler: Scheduler, msg: Msg) -> None:
+    try:
+        presence = Presence.model_validate_json(msg.data)
+    except ValidationError as problem:
+        _log.warning("%s says what cannot be read: %s", msg.subject, problem)
+        return
+    if msg.subject == f"presence.{presence.agent_id}":  # the subject is pinned, the body is not
+        scheduler.saw(presence)
+    else:
+        _log.warning("%s speaks for agent %s", msg.subject, presence.agent_id)
+
+
+@contextlib.asynccontextmanager
+async def _connection(login: NatsLogin) -> AsyncIterator[Client]:
+    async with asyncio.timeout(CONNECT_S):
+        nc = await connect(
+            login.url,
+            user=login.user,
+            password=login.password,
+            name="finetrail handlers",
+            inbox_prefix=login.inbox_prefix,
+        )
+    try:
+        yield nc
+    finally:
+        await nc.close()
+
+
+@contextlib.asynccontextmanager
+async def _broker(login: NatsLogin, over: asyncio.Event) -> AsyncIterator[NatsBroker]:
+    """FastStream with a connection of its own, from which messages are pulled."""
+
+    async def closed() -> None:
+        over.set()
+
+    async def ignore(_problem: Exception) -> None:
+        """The other connection to the same server says it already."""
+
+    broker = NatsBroker(
+        login.url,
+        security=SASLPlaintext(login.user, login.password) if login.password else None,
+        name="finetrail handlers: pull",
+        inbox_prefix=login.inbox_prefix,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RECONNECT_WAIT_S,
+        pending_size=PENDING_BYTES,
+        closed_cb=closed,
+        error_cb=ignore,
+        logger=None,
+    )
+    async with asyncio.timeout(CONNECT_S):
+        nc = await broker.connect()
+    try:
+        yield broker
+    finally:
+        with contextlib.suppress(NatsError, TimeoutError):  # it may be away at this very moment
+            await broker.stop()
+        await nc.close()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waiting = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for waiter in waiting:
+            waiter.cancel()

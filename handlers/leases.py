@@ -1,0 +1,111 @@
+"""Who gets work and whose lease is over: decided from what is known now, without asking anybody."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from domain.queues.commands import Assign
+from domain.queues.events import WorkAssigned
+from domain.queues.queue import Queue
+from domain.work import Presence
+
+SILENT_S: Final = 10.0  # ten presences missed
+UNCLAIMED_S: Final = 10.0  # an idle agent claims within milliseconds
+UNLISTED_S: Final = 5.0  # after a claim; presence lists it a second later
+# A presence that was on its way while the attempt was claimed, and clocks that differ a little.
+RESTART_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """An agent as this process sees it."""
+
+    presence: Presence | None  # None: never seen since this process is connected
+    silent_s: float  # since its last presence, or since this process can hear it
+    active: bool = True  # enrolled, neither draining nor revoked
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    boot_id: str
+    claimed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WorkView:
+    """What the job or the evaluation itself says."""
+
+    attempt: int  # the one that may claim or has claimed
+    ended: bool
+    claim: Claim | None = None  # of that attempt
+
+
+def next_assign(queue: Queue, agents: Sequence[AgentView]) -> Assign | None:
+    """Ask for work for the agent with the most free slots among those that could take any."""
+    wanted = {work.method for work in queue.waiting.values()}
+    held: dict[str, int] = {}
+    for work in queue.assigned.values():
+        held[work.agent_id] = held.get(work.agent_id, 0) + 1
+
+    def free(presence: Presence) -> int:
+        return presence.slots - held.get(presence.agent_id, 0)
+
+    able = [
+        agent.presence
+        for agent in agents
+        if agent.presence is not None
+        and agent.active
+        and not agent.presence.draining
+        and agent.silent_s <= SILENT_S
+        and free(agent.presence) > 0
+        and wanted.intersection(agent.presence.methods)
+    ]
+    if not able:
+        return None
+    chosen = max(able, key=lambda presence: (free(presence), presence.agent_id))
+    return Assign(
+        agent_id=chosen.agent_id,
+        agent_name=chosen.name,
+        slots=chosen.slots,
+        methods=chosen.methods,
+    )
+
+
+def doubtful(assigned: WorkAssigned, known: WorkView | None, agent: AgentView) -> bool:
+    """Whether the work itself must be looked at, or is known to be held as it should be."""
+    if known is None or known.claim is None or agent.presence is None:
+        return True
+    held = (assigned.work_id, assigned.attempt) in _listed(agent.presence)
+    same_boot = agent.presence.boot_id == known.claim.boot_id
+    return not held or not same_boot or agent.silent_s > SILENT_S
+
+
+def expiry_reason(
+    assigned: WorkAssigned,
+    assigned_at: datetime,
+    work: WorkView,
+    agent: AgentView,
+    now: datetime,
+) -> str | None:
+    """Why this attempt is believed dead; None while it may live, or when it is over anyway."""
+    if work.ended or work.attempt != assigned.attempt:
+        return None
+    if agent.silent_s > SILENT_S:
+        return f"the agent has been silent for {agent.silent_s:.0f} s"
+    if agent.presence is None:
+        return None  # not heard yet, and not long enough
+    listed = (assigned.work_id, assigned.attempt) in _listed(agent.presence)
+    if work.claim is None:
+        waited = (now - assigned_at).total_seconds()
+        late = waited > UNCLAIMED_S and not listed
+        return f"the agent did not claim it within {waited:.0f} s" if late else None
+    age = (now - work.claim.claimed_at).total_seconds()
+    if agent.presence.boot_id != work.claim.boot_id:
+        restarted = age - agent.silent_s > RESTART_S
+        return "the agent was started anew" if restarted else None
+    return None if listed or age <= UNLISTED_S else "the agent does not hold it any more"
+
+
+def _listed(presence: Presence) -> set[tuple[object, int]]:
+    return {(held.work_id, held.attempt) for held in presence.held}

@@ -1,0 +1,254 @@
+"""What follows from an event: the commands and the work that it leads to. Stateless.
+
+Every id is derived from the event's, so an event that comes twice leads to the same things once.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from domain.datasets.events import DatasetRegistered
+from domain.evaluations import evaluation as evaluations
+from domain.evaluations.commands import RunEvaluation
+from domain.evaluations.events import (
+    EvaluationCancelled,
+    EvaluationCompleted,
+    EvaluationFailed,
+    EvaluationInterrupted,
+    EvaluationRequested,
+)
+from domain.jobs import job as jobs
+from domain.jobs.events import (
+    CancellationRequested,
+    JobCancelled,
+    JobFailed,
+    JobInterrupted,
+    JobStarted,
+    JobSubmitted,
+    JobSucceeded,
+)
+from domain.messages import Command, Event, Recorded, StreamId
+from domain.model_versions.commands import RecordFailure, RecordReady, RegisterVersion
+from domain.model_versions.events import ModelReady, VersionRegistered
+from domain.models.commands import NumberVersion
+from domain.models.events import VersionNumbered
+from domain.queues.events import WorkAssigned
+from domain.subjects import derived_id
+from domain.work import Assignment, EvaluateAssignment, TrainAssignment
+from handlers.follow_ups import (
+    FollowUp,
+    Hand,
+    World,
+    ask,
+    create_model,
+    enqueue,
+    fold,
+    last,
+    model_id,
+    spec_of,
+    stop,
+    withdraw,
+)
+from handlers.validation import validate
+
+Reaction = Callable[[Any, World], Awaitable[Sequence[FollowUp]]]
+
+
+async def follow_ups(recorded: Recorded[Event], world: World) -> Sequence[FollowUp]:
+    """What follows, in the order in which it is to be sent.
+
+    Raises:
+        StoreUnavailable, OSError: What had to be looked up is away; ask again later.
+    """
+    reaction = REACTIONS.get(type(recorded.event))
+    return await reaction(recorded, world) if reaction else ()
+
+
+async def _check_dataset(recorded: Recorded[DatasetRegistered], world: World) -> Sequence[FollowUp]:
+    verdict = await validate(recorded.event, world.blobs)
+    return [ask(recorded, "validate", recorded.stream, verdict)]
+
+
+async def _queue_job(recorded: Recorded[JobSubmitted], _world: World) -> Sequence[FollowUp]:
+    spec = recorded.event.spec
+    return [
+        create_model(recorded, spec),
+        enqueue(recorded, "train", recorded.event.job_id, spec, attempt=1),
+    ]
+
+
+async def _queue_job_again(recorded: Recorded[JobInterrupted], world: World) -> Sequence[FollowUp]:
+    spec, _ = await spec_of(recorded.event.job_id, recorded.stream.workspace, world.store)
+    attempt = recorded.event.attempt + 1
+    return [enqueue(recorded, "train", recorded.event.job_id, spec, attempt)]
+
+
+async def _stop_job(recorded: Recorded[CancellationRequested], _world: World) -> Sequence[FollowUp]:
+    event = recorded.event
+    return [stop(recorded, event.agent_id, event.job_id, event.attempt)]
+
+
+async def _withdraw_job(
+    recorded: Recorded[JobFailed | JobCancelled], _world: World
+) -> Sequence[FollowUp]:
+    return [withdraw(recorded, recorded.event.job_id)]
+
+
+async def _number_version(recorded: Recorded[JobSucceeded], world: World) -> Sequence[FollowUp]:
+    job_id, workspace = recorded.event.job_id, recorded.stream.workspace
+    spec, _ = await spec_of(job_id, workspace, world.store)
+    number = NumberVersion(
+        model_id=model_id(workspace, spec.model_name),
+        version_id=derived_id(workspace, "version", str(job_id)),
+        job_id=job_id,
+    )
+    return [
+        withdraw(recorded, job_id),
+        # Asked for at the submission too; a version without its model would be lost.
+        create_model(recorded, spec),
+        ask(recorded, "number", StreamId(workspace, "model", number.model_id), number),
+    ]
+
+
+async def _register_version(
+    recorded: Recorded[VersionNumbered], world: World
+) -> Sequence[FollowUp]:
+    numbered, workspace = recorded.event, recorded.stream.workspace
+    spec, history = await spec_of(numbered.job_id, workspace, world.store)
+    started = last(history, JobStarted).event
+    done = last(history, JobSucceeded)
+    register = RegisterVersion(
+        version_id=numbered.version_id,
+        model_id=numbered.model_id,
+        model_name=spec.model_name,
+        number=numbered.number,
+        label=done.recorded_at.strftime("%Y%m%d-%H%M%S"),
+        job_id=numbered.job_id,
+        spec=spec,
+        environment=started.environment,
+        labels=done.event.labels,
+        files=done.event.adapter,
+        train_rows=done.event.train_rows,
+        trained_tokens=done.event.trained_tokens,
+        steps=done.event.steps,
+        seconds=done.event.seconds,
+        final_loss=done.event.final_loss,
+        validation_accuracy=done.event.validation_accuracy,
+    )
+    stream = StreamId(workspace, "model_version", numbered.version_id)
+    return [ask(recorded, "register", stream, register)]
+
+
+async def _check_files(recorded: Recorded[VersionRegistered], world: World) -> Sequence[FollowUp]:
+    version = recorded.event
+    wrong = [
+        file.path
+        for file in version.files
+        if await world.blobs.size(file.blob.sha256) != file.blob.size
+    ]
+    verdict: Command
+    if wrong or not version.files:
+        message = f"files are missing or incomplete: {', '.join(wrong[:10]) or 'all'}"
+        verdict = RecordFailure(version_id=version.version_id, message=message)
+    else:
+        verdict = RecordReady(version_id=version.version_id)
+    return [ask(recorded, "check", recorded.stream, verdict)]
+
+
+async def _evaluate(recorded: Recorded[ModelReady], _world: World) -> Sequence[FollowUp]:
+    workspace, version_id = recorded.stream.workspace, recorded.event.version_id
+    evaluation_id = derived_id(workspace, "evaluation", str(version_id))
+    run = RunEvaluation(evaluation_id=evaluation_id, version_id=version_id)
+    return [ask(recorded, "evaluate", StreamId(workspace, "evaluation", evaluation_id), run)]
+
+
+async def _queue_evaluation(
+    recorded: Recorded[EvaluationRequested], _world: World
+) -> Sequence[FollowUp]:
+    event = recorded.event
+    return [enqueue(recorded, "evaluate", event.evaluation_id, event.spec, attempt=1)]
+
+
+async def _queue_evaluation_again(
+    recorded: Recorded[EvaluationInterrupted], world: World
+) -> Sequence[FollowUp]:
+    event = recorded.event
+    history = await world.store.read(recorded.stream)
+    spec = last(history, EvaluationRequested).event.spec
+    return [enqueue(recorded, "evaluate", event.evaluation_id, spec, event.attempt + 1)]
+
+
+async def _withdraw_evaluation(
+    recorded: Recorded[EvaluationCompleted | EvaluationFailed | EvaluationCancelled],
+    _world: World,
+) -> Sequence[FollowUp]:
+    event = recorded.event
+    gone = withdraw(recorded, event.evaluation_id)
+    if isinstance(event, EvaluationCancelled) and event.agent_id:
+        return [gone, stop(recorded, event.agent_id, event.evaluation_id, event.attempt)]
+    return [gone]
+
+
+async def _hand_over(recorded: Recorded[WorkAssigned], world: World) -> Sequence[FollowUp]:
+    event, workspace = recorded.event, recorded.stream.workspace
+    work: Assignment | None
+    if event.kind == "train":
+        work = await _training(event, workspace, world)
+    else:
+        work = await _evaluation(event, workspace, world)
+    return [Hand(recorded.id, event.agent_id, work)] if work else []
+
+
+async def _training(event: WorkAssigned, workspace: str, world: World) -> TrainAssignment | None:
+    history = await world.store.read(StreamId(workspace, "job", event.work_id))
+    job = fold(history, jobs.decider)
+    if not isinstance(job, jobs.Waiting) or job.attempt != event.attempt:
+        return None  # ended or claimed meanwhile; the scheduler sees to what is left
+    return TrainAssignment(
+        workspace=workspace,
+        job_id=event.work_id,
+        attempt=event.attempt,
+        spec=job.progress.spec,
+        resume_from=job.progress.checkpoint,
+        threads=job.progress.threads,
+        correlation_id=history.events[0].correlation_id,
+    )
+
+
+async def _evaluation(
+    event: WorkAssigned, workspace: str, world: World
+) -> EvaluateAssignment | None:
+    history = await world.store.read(StreamId(workspace, "evaluation", event.work_id))
+    evaluation = fold(history, evaluations.decider)
+    if not isinstance(evaluation, evaluations.Waiting) or evaluation.attempt != event.attempt:
+        return None
+    requested = evaluation.requested
+    return EvaluateAssignment(
+        workspace=workspace,
+        evaluation_id=event.work_id,
+        attempt=event.attempt,
+        spec=requested.spec,
+        labels=requested.labels,
+        adapter=requested.adapter,
+        threads=requested.threads,
+        correlation_id=history.events[0].correlation_id,
+    )
+
+
+REACTIONS: Final[dict[type[Event], Reaction]] = {
+    DatasetRegistered: _check_dataset,
+    JobSubmitted: _queue_job,
+    JobInterrupted: _queue_job_again,
+    CancellationRequested: _stop_job,
+    JobSucceeded: _number_version,
+    JobFailed: _withdraw_job,
+    JobCancelled: _withdraw_job,
+    VersionNumbered: _register_version,
+    VersionRegistered: _check_files,
+    ModelReady: _evaluate,
+    EvaluationRequested: _queue_evaluation,
+    EvaluationInterrupted: _queue_evaluation_again,
+    EvaluationCompleted: _withdraw_evaluation,
+    EvaluationFailed: _withdraw_evaluation,
+    EvaluationCancelled: _withdraw_evaluation,
+    WorkAssigned: _hand_over,
+}

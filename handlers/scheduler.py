@@ -1,0 +1,218 @@
+"""The loop that gives work to agents and takes it back from those that died."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from nats.errors import Error as NatsError
+from uuid_utils.compat import uuid7
+
+from domain.agents import agent as agents
+from domain.errors import BusUnavailable, CommandTimeout, StoreUnavailable
+from domain.evaluations import evaluation as evaluations
+from domain.evaluations.commands import ExpireEvaluationLease
+from domain.evaluations.events import EvaluationStarted
+from domain.jobs import job as jobs
+from domain.jobs.commands import ExpireLease
+from domain.jobs.events import JobClaimed
+from domain.messages import Command, Envelope, Event, History, Outcome, StreamId
+from domain.queues.commands import Withdraw
+from domain.queues.events import QueueEvent, WorkAssigned
+from domain.queues.queue import Queue
+from domain.queues.queue import decider as queue_decider
+from domain.subjects import REACTION_SOURCE, Aggregate
+from domain.work import Presence
+from handlers.follow_ups import fold, queue_stream
+from handlers.histories import Histories
+from handlers.leases import AgentView, Claim, WorkView, doubtful, expiry_reason, next_assign
+from handlers.ports import Clock, CommandBus, EventStore
+
+TICK_S: Final = 0.5
+FORGET_S: Final = 3600.0  # an agent that was not heard for so long
+
+_log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Serves the queue of one workspace. It may run in several processes: the queue decides.
+
+    Args:
+        uptime: seconds that only grow; silence is measured by it, since a clock may be set.
+    """
+
+    def __init__(
+        self,
+        workspace: str,
+        store: EventStore,
+        histories: Histories,
+        bus: CommandBus,
+        clock: Clock,
+        uptime: Callable[[], float],
+    ) -> None:
+        self._workspace = workspace
+        self._store = store
+        self._histories = histories
+        self._bus = bus
+        self._clock = clock
+        self._uptime = uptime
+        self._listening_since = uptime()
+        self._seen: dict[str, tuple[Presence, float]] = {}
+        self._queue = Queue()
+        self._assigned_at: dict[UUID, datetime] = {}
+        self._revision = 0
+        self._works: dict[UUID, WorkView] = {}
+        self._awake = asyncio.Event()
+
+    def saw(self, presence: Presence) -> None:
+        self._seen[presence.agent_id] = (presence, self._uptime())
+
+    def connected(self) -> None:
+        """Nobody could be heard until now, so nobody's silence counts from before."""
+        self._listening_since = self._uptime()
+
+    def wake(self) -> None:
+        """Something has changed: look at once."""
+        self._awake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self.tick()
+            except (StoreUnavailable, BusUnavailable, CommandTimeout, NatsError) as problem:
+                _log.warning("scheduling is put off: %s", problem)
+            except Exception:  # noqa: BLE001 - the top of the loop, which outlives everything
+                _log.exception("scheduling failed and goes on")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._awake.wait()
+            self._awake.clear()
+
+    async def tick(self) -> None:
+        """Take back what is lost, then hand out what waits."""
+        await self._refresh()
+        for assigned in list(self._queue.assigned.values()):
+            await self._check(assigned)
+        self._forget()
+        while self._queue.waiting and (assign := next_assign(self._queue, await self._agents())):
+            outcome = await self._send(queue_stream(self._workspace), assign)
+            if outcome.status != "recorded":
+                return  # another process was first
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        tail = await self._store.read(queue_stream(self._workspace), after=self._revision)
+        for recorded in tail.events:
+            event: QueueEvent = recorded.event  # type: ignore[assignment]  # the queue's own stream
+            self._queue = queue_decider.evolve(self._queue, event)
+            if isinstance(event, WorkAssigned):
+                self._assigned_at[event.work_id] = recorded.recorded_at
+            self._revision = recorded.sequence
+
+    async def _check(self, assigned: WorkAssigned) -> None:
+        known = self._works.get(assigned.work_id)
+        agent = self._agent(assigned.agent_id)
+        same = known is not None and known.attempt == assigned.attempt
+        if not doubtful(assigned, known if same else None, agent):
+            return
+        work = self._works[assigned.work_id] = await self._look(assigned)
+        if work.ended:
+            # Its own withdrawal is on its way, or was overtaken by what it was to withdraw.
+            gone = Withdraw(work_id=assigned.work_id, reason="it has ended")
+            await self._send(queue_stream(self._workspace), gone)
+            return
+        since = self._assigned_at[assigned.work_id]
+        reason = expiry_reason(assigned, since, work, agent, self._clock())
+        if reason is None:
+            return
+        _log.warning(
+            "attempt %d of %s %s at agent %s is over: %s",
+            assigned.attempt,
+            "job" if assigned.kind == "train" else "evaluation",
+            assigned.work_id,
+            assigned.agent_id,
+            reason,
+        )
+        await self._send(self._stream(assigned), _expiry(assigned, reason))
+
+    async def _look(self, assigned: WorkAssigned) -> WorkView:
+        history = await self._store.read(self._stream(assigned))
+        state = (
+            fold(history, jobs.decider)
+            if assigned.kind == "train"
+            else fold(history, evaluations.decider)
+        )
+        match state:
+            case jobs.Absent() | evaluations.Absent():
+                return WorkView(attempt=0, ended=True)
+            case jobs.Ended() | evaluations.Ended():
+                return WorkView(state.attempt, ended=True)
+            case jobs.Running() | evaluations.Running():
+                return WorkView(state.attempt, ended=False, claim=_claim(history))
+            case jobs.Waiting() | evaluations.Waiting():
+                return WorkView(state.attempt, ended=False)
+
+    def _agent(self, agent_id: str, *, active: bool = True) -> AgentView:
+        now = self._uptime()
+        presence, at = self._seen.get(agent_id, (None, self._listening_since))
+        return AgentView(presence, now - max(at, self._listening_since), active)
+
+    async def _agents(self) -> list[AgentView]:
+        return [
+            self._agent(agent_id, active=await self._is_active(agent_id)) for agent_id in self._seen
+        ]
+
+    async def _is_active(self, agent_id: str) -> bool:
+        stream = StreamId(self._workspace, "agent", UUID(agent_id))
+        agent = (await self._histories.load(stream, agents.decider)).state
+        return isinstance(agent, agents.Known) and agent.status == "active"
+
+    def _forget(self) -> None:
+        now = self._uptime()
+        for agent_id, (_, at) in list(self._seen.items()):
+            if now - at > FORGET_S:
+                del self._seen[agent_id]
+        for work_id in self._works.keys() - self._queue.assigned.keys():
+            del self._works[work_id]
+        for work_id in self._assigned_at.keys() - self._queue.assigned.keys():
+            del self._assigned_at[work_id]
+
+    def _stream(self, assigned: WorkAssigned) -> StreamId:
+        kind: Aggregate = "job" if assigned.kind == "train" else "evaluation"
+        return StreamId(self._workspace, kind, assigned.work_id)
+
+    async def _send(self, stream: StreamId, command: Command) -> Outcome:
+        command_id = uuid7()
+        envelope = Envelope(
+            id=command_id,
+            stream=stream,
+            source=REACTION_SOURCE,
+            actor="scheduler",
+            correlation_id=command_id,
+            causation_id=None,
+            sent_at=self._clock(),
+            command=command,
+        )
+        outcome = await self._bus.send(envelope)
+        if outcome.status in {"rejected", "failed"}:
+            name = type(command).__name__
+            _log.warning("%s of %s: %s: %s", name, stream.id, outcome.code, outcome.message)
+        return outcome
+
+
+def _expiry(assigned: WorkAssigned, reason: str) -> Command:
+    if assigned.kind == "train":
+        return ExpireLease(job_id=assigned.work_id, attempt=assigned.attempt, reason=reason)
+    return ExpireEvaluationLease(
+        evaluation_id=assigned.work_id, attempt=assigned.attempt, reason=reason
+    )
+
+
+def _claim(history: History[Event]) -> Claim | None:
+    for recorded in reversed(history.events):
+        if isinstance(recorded.event, JobClaimed | EvaluationStarted):
+            return Claim(recorded.event.boot_id, recorded.recorded_at)
+    return None

@@ -1,0 +1,68 @@
+"""Reads a registered dataset's stored bytes again as a whole, and states what they hold."""
+
+import asyncio
+import hashlib
+
+from domain.datasets.commands import RecordValidation
+from domain.datasets.events import DatasetRegistered
+from domain.datasets.report import ReportBuilder
+from domain.datasets.rows import RowReader
+from handlers.ports import Blobs
+
+
+async def validate(dataset: DatasetRegistered, blobs: Blobs) -> RecordValidation:
+    """Judge the bytes that the event names.
+
+    Raises:
+        OSError: They cannot be read now, which says nothing about them.
+    """
+    reading = _Reading(dataset)
+    try:
+        async for chunk in blobs.read(dataset.blob.sha256):
+            await asyncio.to_thread(reading.feed, chunk)
+    except FileNotFoundError:
+        return _refused(dataset, "blob_missing", "the stored bytes are gone")
+    return await asyncio.to_thread(reading.verdict)
+
+
+class _Reading:
+    """Hash and parser over the same chunks; used by one thread at a time."""
+
+    def __init__(self, dataset: DatasetRegistered) -> None:
+        self._dataset = dataset
+        self._hash = hashlib.sha256()
+        self._report = ReportBuilder()
+        self._reader = RowReader(
+            dataset.format, dataset.text_column, dataset.label_column, dataset.delimiter
+        )
+
+    def feed(self, chunk: bytes) -> None:
+        self._hash.update(chunk)
+        for row in self._reader.feed(chunk):
+            self._report.add(row)
+
+    def verdict(self) -> RecordValidation:
+        for row in self._reader.finish():
+            self._report.add(row)
+        dataset, reader = self._dataset, self._reader
+        if self._hash.hexdigest() != dataset.blob.sha256:
+            return _refused(dataset, "blob_damaged", "the stored bytes are not the uploaded ones")
+        if reader.problem_count:
+            first = reader.problems[0]
+            return _refused(dataset, first.code, f"line {first.line}: {first.message}")
+        report = self._report.build(reader)
+        if report is None or (report.rows, report.labels) != (dataset.rows, dataset.labels):
+            return _refused(
+                dataset, "content_differs", "the rows or labels are not those of the upload"
+            )
+        return RecordValidation(
+            dataset_id=dataset.dataset_id,
+            duplicate_rows=report.duplicate_rows,
+            conflicting_texts=report.conflicting_texts,
+            longest_text_chars=report.longest_text_chars,
+            mean_text_chars=report.mean_text_chars,
+        )
+
+
+def _refused(dataset: DatasetRegistered, code: str, message: str) -> RecordValidation:
+    return RecordValidation(dataset_id=dataset.dataset_id, problem_code=code, problem=message)

@@ -42,7 +42,8 @@ async def connect(
             where,
             text,
         )
-        said.add(text)
+        if len(said) < 100:
+            said.add(text)
         if on_error is not None:
             await on_error(problem)
 

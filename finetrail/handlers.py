@@ -7,13 +7,13 @@ import time
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final
+from uuid import UUID
 
 from faststream.nats import NatsBroker
 from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from pydantic import ValidationError
 
 from adapters.clock import utc_now
 from adapters.jetstream_event_store import JetStreamEventStore
@@ -110,7 +110,8 @@ async def _watch(nc: Client, scheduler: Scheduler, over: asyncio.Event) -> None:
 async def _on_presence(scheduler: Scheduler, msg: Msg) -> None:
     try:
         presence = Presence.model_validate_json(msg.data)
-    except ValidationError as problem:
+        UUID(presence.agent_id)
+    except ValueError as problem:
         _log.warning("%s says what cannot be read: %s", msg.subject, problem)
         return
     if msg.subject == f"presence.{presence.agent_id}":  # the subject is pinned, the body is not
@@ -151,7 +152,7 @@ async def _broker(login: NatsLogin, over: asyncio.Event) -> AsyncIterator[NatsBr
         name="finetrail handlers: pull",
         inbox_prefix=login.inbox_prefix,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=RECONNECT_WAIT_S,
+        reconnect_time_wait=RECONNECT_WAIT_S,  # type: ignore[arg-type]  # any number of seconds
         pending_size=PENDING_BYTES,
         closed_cb=closed,
         error_cb=ignore,

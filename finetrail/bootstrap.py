@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
-import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
@@ -138,8 +137,9 @@ async def admin_connection(settings: Settings) -> AsyncIterator[Client]:
         BootstrapError: There is no server, or it refuses the login.
     """
     login = settings.nats_login("admin")
+    nc = Client()
     try:
-        nc = await nats.connect(
+        await nc.connect(
             login.url,
             user=login.user,
             password=login.password,
@@ -148,6 +148,7 @@ async def admin_connection(settings: Settings) -> AsyncIterator[Client]:
             error_cb=_ignore,  # the call that failed raises as well
         )
     except (OSError, NatsError) as error:
+        await nc.close()  # a login that is refused leaves the socket open
         raise BootstrapError(
             f"No connection to NATS at {login.url} as {login.user}: {error}.",
             "Check that it runs, and FINETRAIL_NATS__URL and FINETRAIL_NATS__ADMIN__PASSWORD.",

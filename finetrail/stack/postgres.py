@@ -28,6 +28,7 @@ from finetrail.stack.state import DATABASE
 
 MAJOR = "18"
 ACCOUNTS = ("postgres", "nobody")
+PROGRAMS = ("initdb", "postgres")
 SHELF = Path("/var/tmp")  # noqa: S108 - survives a reboot; the copy is checked for owner and content
 NOT_COPIED = shutil.ignore_patterns("*.a", "pkgconfig", "pgxs")
 OWN_SERVER = "or point FINETRAIL_POSTGRES__DSN at a server of your own."
@@ -121,15 +122,16 @@ def reachable_install(install: Path, account: Account | None, shelf: Path = SHEL
     if account is None or _runs(install, account):
         return install
     copy = shelf / f"finetrail-postgres-{_digest(install)[:16]}-{os.geteuid()}"
+    copied = copy / install.relative_to(_site(install))
     if not _is_copy_of(install, copy):
         _copy(install, copy)
-    if not _runs(copy, account):
+    if not _runs(copied, account):
         raise StackError(
             f"The account {account.name} can run PostgreSQL neither from {install} nor from {copy}.",
             f"Make {shelf} a folder that every account may enter and that allows programs to run, "
             f"{OWN_SERVER}",
         )
-    return copy
+    return copied
 
 
 def create_cluster(postgres: Postgres, password: str) -> None:
@@ -159,20 +161,14 @@ def create_cluster(postgres: Postgres, password: str) -> None:
     aside.rename(postgres.cluster)
 
 
-def forget_recycled_pid(cluster: Path) -> None:
-    """Remove a lock file that names a living process which is not this cluster's server.
+def remove_stale_lock(cluster: Path) -> None:
+    """Remove the lock file of a server that was killed.
 
-    PostgreSQL would take any process with that pid for its predecessor, and in a container a pid
-    comes back at every start. Call it only while holding the stack's own lock.
+    PostgreSQL takes any process of its account with that pid for its predecessor, also a zombie,
+    and in a container pids come back at every start. Call it only when nobody serves the cluster:
+    under the stack's own lock, after what an earlier stack left running has been ended.
     """
-    lock = cluster / "postmaster.pid"
-    try:
-        pid = int(lock.read_text().split("\n", 1)[0])
-        working_in = Path(f"/proc/{pid}/cwd").readlink()
-    except (OSError, ValueError):
-        return
-    if working_in != cluster.resolve():
-        lock.unlink()
+    (cluster / "postmaster.pid").unlink(missing_ok=True)
 
 
 def _version(install: Path) -> str:
@@ -183,9 +179,13 @@ def _version(install: Path) -> str:
 
 
 def _runs(install: Path, account: Account) -> bool:
+    return all(_runs_program(install / "bin" / name, account) for name in PROGRAMS)
+
+
+def _runs_program(program: Path, account: Account) -> bool:
     try:
         done = subprocess.run(
-            [install / "bin" / "postgres", "--version"],
+            [program, "--version"],
             user=account.uid,
             group=account.gid,
             extra_groups=[],
@@ -238,11 +238,17 @@ def _check_version(cluster: Path) -> None:
         )
 
 
+def _site(install: Path) -> Path:
+    """The folder that the wheel was unpacked into; programs find their libraries from there."""
+    return install.parents[1]
+
+
 def _files(install: Path) -> Iterator[Path]:
     """What a server needs, in a stable order."""
-    yield from (install / "bin" / "initdb", install / "bin" / "postgres")
-    for part in ("lib", "share"):
-        for folder, names, files in os.walk(install / part, followlinks=True):
+    yield from (install / "bin" / name for name in PROGRAMS)
+    bundled = _site(install) / f"{install.parent.name}.libs"
+    for part in (install / "lib", install / "share", bundled):
+        for folder, names, files in os.walk(part, followlinks=True):
             skipped = NOT_COPIED(folder, [*names, *files])
             names[:] = sorted(set(names) - skipped)
             yield from (Path(folder) / name for name in sorted(set(files) - skipped))
@@ -252,7 +258,7 @@ def _digest(install: Path) -> str:
     total = hashlib.sha256()
     for file in _files(install):
         content = file.read_bytes()
-        total.update(f"{file.relative_to(install)}\0{len(content)}\0".encode())
+        total.update(f"{file.relative_to(_site(install))}\0{len(content)}\0".encode())
         total.update(content)
     return total.hexdigest()
 
@@ -269,7 +275,7 @@ def _is_copy_of(install: Path, copy: Path) -> bool:
             "Look who made it, remove it, and start again.",
         )
     try:
-        return _digest(copy) == _digest(install)
+        return _digest(copy / install.relative_to(_site(install))) == _digest(install)
     except FileNotFoundError:
         return False
 
@@ -278,7 +284,7 @@ def _copy(install: Path, copy: Path) -> None:
     aside = Path(tempfile.mkdtemp(prefix=f"{copy.name}.", dir=copy.parent))
     try:
         for file in _files(install):
-            target = aside / file.relative_to(install)
+            target = aside / file.relative_to(_site(install))
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
             target.chmod(0o755 if os.access(file, os.X_OK) else 0o644)

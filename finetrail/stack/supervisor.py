@@ -318,7 +318,7 @@ def _prepared_postgres(paths: StackPaths, known: Secrets) -> postgres.Postgres:
     install = postgres.reachable_install(postgres.find_install(), account)
     server = postgres.Postgres(install, paths.postgres, account)
     postgres.create_cluster(server, known.postgres)
-    postgres.forget_recycled_pid(paths.postgres)
+    postgres.remove_stale_lock(paths.postgres)
     return server
 
 

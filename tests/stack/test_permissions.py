@@ -1,0 +1,182 @@
+"""What each role may do on the real server, and what it may not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from finetrail.settings import NatsRole
+from finetrail.stack.supervisor import EmbeddedStack
+
+pytestmark = pytest.mark.infra
+
+W = "default"
+ID = "018f0000-0000-7000-8000-000000000001"
+
+
+class Connected:
+    """A client of one role, and what the server has refused it."""
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+        self.nc = Client()
+
+    async def note(self, error: Exception) -> None:
+        self.refused.append(str(error))
+
+    async def settle(self) -> None:
+        """Wait until the server has answered all so far; a violation arrives before the pong."""
+        await self.nc.flush()  # the client writes this ping ahead of what it has buffered
+        await self.nc.flush()
+
+    async def may_publish(self, subject: str) -> bool:
+        self.refused.clear()
+        await self.nc.publish(subject, b"{}")
+        await self.settle()
+        return not self.refused
+
+    async def may_subscribe(self, subject: str) -> bool:
+        self.refused.clear()
+        subscription = await self.nc.subscribe(subject)
+        await self.settle()
+        allowed = not self.refused
+        if allowed:
+            await subscription.unsubscribe()
+        return allowed
+
+
+@asynccontextmanager
+async def connected(stack: EmbeddedStack, role: NatsRole) -> AsyncIterator[Connected]:
+    client, login = Connected(), stack.settings.nats_login(role)
+    await client.nc.connect(
+        login.url,
+        user=login.user,
+        password=login.password,
+        inbox_prefix=login.inbox_prefix,
+        error_cb=client.note,
+        allow_reconnect=False,
+    )
+    try:
+        yield client
+    finally:
+        await client.nc.close()
+
+
+async def test_nobody_connects_without_a_password(running: EmbeddedStack) -> None:
+    async def ignore(_error: Exception) -> None: ...
+
+    anonymous, url = Client(), running.settings.nats_login("admin").url
+    try:
+        with pytest.raises(nats.errors.Error, match="Authorization Violation"):
+            await anonymous.connect(url, allow_reconnect=False, error_cb=ignore)
+    finally:
+        await anonymous.close()
+
+
+async def test_an_agent_reports_under_its_own_id_only(running: EmbeddedStack) -> None:
+    me = running.settings.agent_id
+    async with connected(running, "agent") as agent:
+        assert await agent.may_publish(f"presence.{me}")
+        assert await agent.may_publish(f"telemetry.{W}.metrics.{ID}.1")
+        assert not await agent.may_publish(f"commands.other.{W}.job.{ID}")
+        assert not await agent.may_publish(f"commands.gateway.{W}.job.{ID}")
+        assert not await agent.may_publish("presence.other")
+
+
+async def test_an_agent_writes_no_events_and_assigns_no_work(running: EmbeddedStack) -> None:
+    me = running.settings.agent_id
+    async with connected(running, "agent") as agent:
+        assert not await agent.may_publish(f"events.{W}.job.{ID}")
+        assert not await agent.may_publish(f"work.{me}")
+        assert not await agent.may_publish("$JS.API.STREAM.DELETE.EVENTS")
+        assert not await agent.may_publish("$JS.API.CONSUMER.MSG.NEXT.WORK.agent-other")
+        assert not await agent.may_subscribe("_INBOX_agent.other.>")
+        assert not await agent.may_subscribe("_INBOX_gateway.>")
+        assert not await agent.may_subscribe("events.>")
+
+
+async def test_an_agent_takes_its_work_and_acknowledges_it(running: EmbeddedStack) -> None:
+    me = running.settings.agent_id
+    async with connected(running, "handlers") as handlers, connected(running, "agent") as agent:
+        await handlers.nc.jetstream().publish(f"work.{me}", b"{}")
+
+        bound = await agent.nc.jetstream().pull_subscribe_bind(f"agent-{me}", stream="WORK")
+        (message,) = await bound.fetch(1, timeout=5)
+        await message.ack_sync()
+
+        assert message.subject == f"work.{me}"
+        assert agent.refused == handlers.refused == []
+
+
+async def test_an_agent_answers_an_inference_request_in_many_parts(running: EmbeddedStack) -> None:
+    async with connected(running, "gateway") as gateway, connected(running, "agent") as agent:
+
+        async def answer(request: Msg) -> None:
+            for part in range(100):
+                await agent.nc.publish(request.reply, str(part).encode())
+
+        await agent.nc.subscribe("infer.>", queue="model", cb=answer)
+        await agent.settle()
+        inbox = gateway.nc.new_inbox()
+        replies = await gateway.nc.subscribe(inbox)
+        await gateway.nc.publish(f"infer.{W}.{ID}", b"{}", reply=inbox)
+        parts = [(await replies.next_msg(timeout=5)).data for _ in range(100)]
+
+        assert parts == [str(part).encode() for part in range(100)]
+        assert agent.refused == gateway.refused == []
+
+
+async def test_the_gateway_commands_but_writes_no_events(running: EmbeddedStack) -> None:
+    async with connected(running, "gateway") as gateway:
+        assert await gateway.may_publish(f"infer.{W}.{ID}")
+        assert await gateway.may_publish(f"telemetry.{W}.log.{ID}.0")
+        assert not await gateway.may_publish(f"telemetry.{W}.log.{ID}.1")
+        assert not await gateway.may_publish(f"events.{W}.job.{ID}")
+        assert not await gateway.may_publish(f"commands.reaction.{W}.job.{ID}")
+        assert not await gateway.may_publish("$JS.API.CONSUMER.CREATE.EVENTS.mine")
+        assert await gateway.may_subscribe("live.events.>")
+        assert not await gateway.may_subscribe("commands.>")
+
+
+async def test_handlers_take_commands_append_events_and_reply(running: EmbeddedStack) -> None:
+    async with (
+        connected(running, "gateway") as gateway,
+        connected(running, "handlers") as handlers,
+        connected(running, "admin") as admin,
+    ):
+        live = await gateway.nc.subscribe("live.events.>")
+        await gateway.settle()
+        await gateway.nc.jetstream().publish(f"commands.gateway.{W}.job.{ID}", b"{}")
+
+        bound = await handlers.nc.jetstream().pull_subscribe_bind("job-commands", stream="COMMANDS")
+        (message,) = await bound.fetch(1, timeout=5)
+        acknowledged = await handlers.nc.jetstream().publish(f"events.{W}.job.{ID}", b"{}")
+        await message.ack_sync()
+        followed = await live.next_msg(timeout=5)
+
+        assert acknowledged.seq >= 1
+        assert followed.subject == f"live.events.{W}.job.{ID}"
+        assert await handlers.may_publish("_INBOX_gateway.someone")
+        assert not await handlers.may_publish(f"commands.gateway.{W}.job.{ID}")
+        assert not await handlers.may_publish("$JS.API.STREAM.DELETE.EVENTS")
+        left = (await admin.nc.jetstream().stream_info("COMMANDS")).state.messages
+        assert left == 0
+
+
+async def test_projections_read_the_log_and_write_nothing(running: EmbeddedStack) -> None:
+    async with connected(running, "handlers") as handlers:
+        await handlers.nc.jetstream().publish(f"events.{W}.model.{ID}", b"1")
+    async with connected(running, "projections") as projections:
+        reader = await projections.nc.jetstream().subscribe(
+            f"events.{W}.model.{ID}", stream="EVENTS", ordered_consumer=True
+        )
+        first = await asyncio.wait_for(reader.next_msg(), 5)
+
+        assert first.data == b"1"
+        assert not await projections.may_publish(f"events.{W}.job.{ID}")
+        assert not await projections.may_publish(f"commands.gateway.{W}.job.{ID}")
+        assert not await projections.may_publish("$JS.API.CONSUMER.CREATE.COMMANDS.mine")

@@ -27,7 +27,7 @@ class Hyperparameters(_Part):
 
     epochs: int = Field(default=3, ge=1, le=1000)
     batch_size: int = Field(default=16, ge=1, le=4096)  # rows per optimizer step
-    learning_rate: float = Field(default=2e-3, gt=0, le=1)  # peak
+    learning_rate: float = Field(default=5e-3, gt=0, le=1)  # peak
     warmup_ratio: float = Field(default=0.06, ge=0, lt=1)  # share of all steps
     weight_decay: float = Field(default=0.01, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)

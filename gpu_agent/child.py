@@ -1,0 +1,83 @@
+"""The process that does one piece of work: reads its input, writes facts, ends when the work or its parent does."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+
+from domain.work import (
+    EvaluateAssignment,
+    EvaluationFinished,
+    Fact,
+    Failed,
+    StepDone,
+    Stopped,
+    TrainAssignment,
+    TrainingFinished,
+)
+from gpu_agent.outcomes import WorkFailed, out_of_memory
+from gpu_agent.pipes import Orders, claim_stdout, die_with_parent, leave_out_quantisation
+from gpu_agent.protocol import ChildInput, encode_fact
+
+ENDS = (TrainingFinished, EvaluationFinished, Failed, Stopped)  # the last fact of every child
+
+
+def main() -> None:
+    die_with_parent()
+    facts = claim_stdout()
+    order = ChildInput.model_validate_json(sys.stdin.buffer.readline())
+    orders = Orders(sys.stdin.buffer)
+    for fact in _until_stopped(order, orders):
+        if isinstance(fact, ENDS):
+            orders.finish()
+        facts.write(encode_fact(fact))
+        facts.flush()
+
+
+def _until_stopped(order: ChildInput, orders: Orders) -> Iterator[Fact]:
+    step = 0
+    if isinstance(order.assignment, TrainAssignment) and order.assignment.resume_from:
+        step = order.assignment.resume_from.step
+    try:
+        for fact in _work(order):
+            yield fact
+            if isinstance(fact, StepDone):
+                step = fact.step
+            if orders.stop and not isinstance(fact, ENDS):
+                yield Stopped(step=step)
+                return
+    except WorkFailed as failure:
+        yield failure.fact()
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        yield Failed(code="out_of_memory", message=_first_line(error), retryable=False)
+
+
+def _work(order: ChildInput) -> Iterator[Fact]:
+    # torch takes seconds to load: by now the process hears its parent, and dies with it.
+    leave_out_quantisation()
+    match order.assignment:
+        case TrainAssignment() as assignment:
+            from gpu_agent.recipes.sequence_classification import train  # noqa: PLC0415
+
+            return train(order, assignment)
+        case EvaluateAssignment() as assignment:
+            from gpu_agent.evaluation import evaluate  # noqa: PLC0415
+
+            return evaluate(order, assignment)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BaseException:  # noqa: BLE001 - the top of the process: the agent reads it from stderr
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    # An ordinary exit would wait for the thread that still reads standard input, and unload torch.
+    os._exit(0)

@@ -1,0 +1,160 @@
+"""Rows to batches: read, split, tokenise once, and an order that is a function of seed, epoch and step."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from domain.datasets.rows import Row, read_rows
+from domain.datasets.split import assign_splits, leaked_rows
+from domain.jobs.spec import DatasetRef, JobSpec
+from gpu_agent.outcomes import DataUnreadable
+
+WINDOW = 8  # batches sorted by length together: little padding, and still almost any row beside any other
+READ_ROWS = 64  # at once, where no gradient is kept
+READ_BYTES = 1 << 20  # at once
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    labels: tuple[str, ...]  # of the training file, sorted
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    test: tuple[Row, ...]
+    leaked: int  # training rows left out because their text is in the test file
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokenised texts and what pads them."""
+
+    ids: tuple[tuple[int, ...], ...]
+    pad: int
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.array([len(ids) for ids in self.ids], dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    tokens: Tokens
+    targets: Tensor  # (rows,) int64, indices into the labels
+
+    def __len__(self) -> int:
+        return len(self.tokens.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B rows padded to the longest of them, T tokens."""
+
+    input_ids: Tensor  # (B, T) int64
+    attention_mask: Tensor  # (B, T) int64, 0 at padding
+    tokens: int  # padding left out
+
+
+def read_splits(spec: JobSpec, train: Path, test: Path | None) -> Splits:
+    """Read the rows and part them as the job says; what was held out is never trained on.
+
+    Raises:
+        DataUnreadable: the bytes do not hold what was registered, or are too few to be parted.
+    """
+    rows = _read(train, spec.train)
+    held_out = _read(test, spec.test) if test and spec.test else []
+    leaked = set(leaked_rows((row.text for row in rows), (row.text for row in held_out)))
+    rows = [row for at, row in enumerate(rows) if at not in leaked]
+    try:
+        places = assign_splits(
+            [row.text for row in rows],
+            [row.label for row in rows],
+            seed=spec.split.seed,
+            validation_fraction=spec.split.validation_fraction,
+            test_fraction=0.0 if held_out else spec.split.test_fraction,
+        )
+    except ValueError as error:
+        raise DataUnreadable(f"{spec.train.name}: {error}") from error
+
+    def at(place: str) -> tuple[Row, ...]:
+        return tuple(row for row, there in zip(rows, places, strict=True) if there == place)
+
+    return Splits(
+        labels=tuple(sorted({row.label for row in rows})),
+        train=at("train"),
+        validation=at("validation"),
+        test=tuple(held_out) or at("test"),
+        leaked=len(leaked),
+    )
+
+
+def _read(path: Path, ref: DatasetRef) -> list[Row]:
+    def chunks() -> Iterator[bytes]:
+        with path.open("rb") as file:
+            while chunk := file.read(READ_BYTES):
+                yield chunk
+
+    try:
+        rows = read_rows(chunks(), ref.format, ref.text_column, ref.label_column, ref.delimiter)
+        return list(rows)
+    except (OSError, ValueError) as error:
+        raise DataUnreadable(f"{ref.name}: {error}") from error
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokens:
+    if not texts:
+        return Tokens((), tokenizer.pad_token_id)
+    encoded = tokenizer(list(texts), truncation=True, max_length=max_length)
+    return Tokens(tuple(tuple(ids) for ids in encoded["input_ids"]), tokenizer.pad_token_id)
+
+
+def examples(
+    tokenizer: Any, rows: Sequence[Row], labels: Sequence[str], max_length: int
+) -> Examples:
+    number = {label: at for at, label in enumerate(labels)}
+    tokens = tokenise(tokenizer, [row.text for row in rows], max_length)
+    targets = torch.tensor([number[row.label] for row in rows], dtype=torch.int64)
+    return Examples(tokens, targets)
+
+
+def make_batch(
+    tokens: Tokens, rows: Sequence[int] | NDArray[np.int64], device: torch.device
+) -> Batch:
+    chosen = [tokens.ids[row] for row in rows]
+    longest = max(map(len, chosen))
+    input_ids = torch.full((len(chosen), longest), tokens.pad, dtype=torch.int64)
+    attention_mask = torch.zeros_like(input_ids)
+    for at, ids in enumerate(chosen):
+        input_ids[at, : len(ids)] = torch.tensor(ids)
+        attention_mask[at, : len(ids)] = 1
+    return Batch(input_ids.to(device), attention_mask.to(device), sum(map(len, chosen)))
+
+
+def epoch_batches(
+    lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int
+) -> list[NDArray[np.int64]]:
+    """Shuffle the rows of an epoch, counted from 0, and part them; each row is in exactly one batch.
+
+    Rows of like length meet in one batch, within windows of the shuffled order; the batches of a
+    window then stand in a random order, so that length says nothing about the step.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    batches: list[NDArray[np.int64]] = []
+    for start in range(0, len(order), WINDOW * batch_size):
+        window = order[start : start + WINDOW * batch_size]
+        window = window[np.argsort(lengths[window], kind="stable")]
+        parts = [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
+        batches += [parts[at] for at in rng.permutation(len(parts))]
+    return batches
+
+
+def reading_batches(tokens: Tokens) -> Iterator[NDArray[np.int64]]:
+    """Every row once, longest first: the most memory is asked for at the start."""
+    order = np.argsort(-tokens.lengths, kind="stable")
+    for start in range(0, len(order), READ_ROWS):
+        yield order[start : start + READ_ROWS]

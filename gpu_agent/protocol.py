@@ -1,0 +1,100 @@
+"""What an agent and its child processes say to each other over pipes; free of torch, so both sides may read it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from domain.jobs.spec import DEFAULT_BASE_MODEL
+from domain.work import EvaluateAssignment, Fact, PredictRequest, TrainAssignment
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ChildFiles(_Line):
+    """Where the agent has put the blobs that the assignment names."""
+
+    train: Path
+    test: Path | None = None
+    adapter: Path | None = None  # a folder; an evaluation needs it
+    checkpoint: Path | None = None  # a folder; the files of ``resume_from``
+
+
+class ChildInput(_Line):
+    """The first line on the standard input of ``python -m gpu_agent.child``."""
+
+    assignment: Annotated[TrainAssignment | EvaluateAssignment, Field(discriminator="kind")]
+    work_dir: Path  # the child writes here and nowhere else
+    files: ChildFiles
+    models_folder: Path | None = None  # base models that are local folders lie below it
+    device: Device = "auto"
+    threads: int = Field(ge=1)  # where the assignment pins none
+
+
+class ChildOrder(_Line):
+    """Every later line."""
+
+    stop: bool
+
+
+class ServingInput(_Line):
+    """The first line on the standard input of ``python -m gpu_agent.serving``."""
+
+    threads: int = Field(ge=1)
+    device: Device = "auto"
+    models_folder: Path | None = None
+    base_model: str = (
+        DEFAULT_BASE_MODEL  # loaded before the first request; others when first asked for
+    )
+
+
+class ServingReady(_Line):
+    """The first line a serving child writes; after it, one ``PredictReply`` for each request, in order."""
+
+    ready: Literal[True] = True
+
+
+class ServingRequest(PredictRequest):
+    """Every later line: the request, and where its adapter lies on this machine."""
+
+    adapter_folder: Path
+
+
+_facts: TypeAdapter[Fact] = TypeAdapter(Fact)
+
+
+def encode_fact(fact: Fact) -> bytes:
+    return fact.model_dump_json().encode() + b"\n"
+
+
+def decode_fact(line: bytes) -> Fact:
+    """Raises ``pydantic.ValidationError`` for a line that is no fact."""
+    return _facts.validate_json(line)
+
+
+def needs_hub(base_model: str) -> bool:
+    """Tell whether a name is a hub id with a revision, the only kind of base model a network may be asked for."""
+    return "@" in base_model
+
+
+def child_environment(threads: int, base_model: str = DEFAULT_BASE_MODEL) -> dict[str, str]:
+    """Build what must be in a child's environment before torch is loaded, to be laid over the agent's own."""
+    environment = {
+        "OMP_NUM_THREADS": str(threads),
+        # The default spins for ever at barriers: on a busy machine two threads then fall to a tenth
+        # of their speed. Much less than this sleeps too early and costs a third on a quiet one.
+        "GOMP_SPINCOUNT": "20000",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS sums in a fixed order only with this
+        "TOKENIZERS_PARALLELISM": "false",  # its pool would compete with torch's threads
+        "PYTHONUNBUFFERED": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    if not needs_hub(base_model):
+        offline = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+        environment |= dict.fromkeys(offline, "1")
+    return environment

@@ -19,7 +19,6 @@ from finetrail.stack.errors import StackError
 from finetrail.stack.supervisor import EmbeddedStack, Role
 from tests.stack.support import DEADLINE_S, alive, eventually, stand_ins
 
-
 pytestmark = pytest.mark.infra
 
 

@@ -1,6 +1,8 @@
 """CSV to rows: quoted fields over several lines, and every bad line named by where it went wrong."""
 
 import csv
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from domain.datasets.checks import (
@@ -20,10 +22,9 @@ from domain.datasets.lines import (
 )
 from domain.datasets.problems import Problems, shown
 
-DELIMITERS = (",", ";", "\t")
+DELIMITERS = (",", ";", "\t")  # told apart by the header
 MAX_NAME_CHARS = 200  # of a column's name; a longer one is a text in a file without a header
-MAX_REREAD_CHARS = 16 * 1024 * 1024  # lines read again after open quotes; more is an attack
-_DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _STRAY_TEXT = ("bad_quote", "there is text behind a closing quote")
 _UNTERMINATED = (
     "unterminated_quote",
@@ -55,7 +56,6 @@ class CsvRows:
         self._offset = 0  # of its first byte
         self._clean = True
         self._tried_chars = 0  # of an open record, when it was last tried
-        self._reread_chars = 0
         self.delimiter = delimiter
         self.columns: Columns | None = None
 
@@ -63,6 +63,7 @@ class CsvRows:
         if block.too_long:
             yield from self.finish()
             add_line_too_long(self._problems, block.line)
+            self._give_up_without_header()
             return
         if not self._lines:
             self._line, self._offset, self._clean = block.line, block.offset, True
@@ -77,17 +78,13 @@ class CsvRows:
 
     def _read(self, *, end: int | None) -> Iterator[Row]:
         """Read all records of the lines at hand; with ``end`` None no more will come."""
-        lines, start = self._lines, 0
-        if self.delimiter is None:
-            self.delimiter = _detect_delimiter(lines)
-        while start < len(lines) and self.delimiter and not self._problems.stopped():
-            reader, base = (
-                csv.reader(_from(lines, start), delimiter=self.delimiter, strict=True),
-                start,
-            )
+        start = self._pass_blank_lines() if self.columns is None else 0
+        while start < len(self._lines) and self.delimiter and not self._problems.stopped():
+            first = start
+            reader = csv.reader(_from(self._lines, start), delimiter=self.delimiter, strict=True)
             try:
                 for fields in reader:
-                    stop = base + reader.line_num
+                    stop = first + reader.line_num
                     row = self._record(fields, start, stop)
                     start = stop
                     if row is not None:
@@ -97,8 +94,18 @@ class CsvRows:
             except csv.Error as error:
                 if end is not None and str(error) == _OPEN_AT_END and self._may_go_on(start):
                     break
-                start = self._broken(start, base + reader.line_num, str(error))
+                start = self._broken(start, first + reader.line_num, str(error))
         self._keep(start, end or 0)
+
+    def _pass_blank_lines(self) -> int:
+        """Go to the header and see by which delimiter it is parted."""
+        blank = 0
+        while blank < len(self._lines) and not self._lines[blank].strip():
+            blank += 1
+        self._checks.blank_lines += blank
+        if self.delimiter is None and blank < len(self._lines):
+            self.delimiter = _detect_delimiter(self._lines[blank])
+        return blank
 
     def _may_go_on(self, start: int) -> bool:
         return sum(map(len, self._lines[start:])) <= MAX_LINE_BYTES
@@ -116,9 +123,8 @@ class CsvRows:
         if not any(map(str.strip, fields)):
             self._checks.blank_lines += 1
         elif not self._clean and NOT_TEXT.search("".join(self._lines[start:stop])):
-            add_not_text(self._problems, self._lines[:stop], start, self._line, self._offset)
-            if self.columns is None:
-                self._problems.give_up()
+            add_not_text(self._problems, self._lines, start, self._line, self._offset)
+            self._give_up_without_header()
         elif self.columns is None:
             self._header(fields, line)
         elif len(fields) != len(self._names):
@@ -134,7 +140,7 @@ class CsvRows:
     def _header(self, fields: list[str], line: int) -> None:
         names = [field.strip() for field in fields]
         longest = max(names, key=len)
-        twice = [name for i, name in enumerate(names) if name and name in names[:i]]
+        twice = [name for name, times in Counter(names).items() if name and times > 1]
         if len(longest) > MAX_NAME_CHARS:
             self._problems.stop(
                 line,
@@ -183,20 +189,12 @@ class CsvRows:
             code, message = _STRAY_TEXT if one_line else _UNTERMINATED
             column = position - starts[-1] + 1
             self._problems.add(line, code, message, _QUOTING, column=column, field=name)
-        self._spend(sum(map(len, self._lines[go_on:stop])), line)
-        if self.columns is None:
-            self._problems.give_up()  # without a header nothing else can be read
+        self._give_up_without_header()
         return go_on
 
-    def _spend(self, chars: int, line: int) -> None:
-        self._reread_chars += chars
-        if self._reread_chars > MAX_REREAD_CHARS and not self._problems.stopped():
-            self._problems.stop(
-                line,
-                "too_many_open_quotes",
-                "too many quotes are opened and never closed; the rest was not read",
-                "a closing quote for every opening one, and quotes inside a field written twice",
-            )
+    def _give_up_without_header(self) -> None:
+        if self.columns is None:
+            self._problems.give_up()
 
 
 def _from(lines: list[str], start: int) -> Iterator[str]:
@@ -204,11 +202,8 @@ def _from(lines: list[str], start: int) -> Iterator[str]:
         yield lines[index]
 
 
-def _detect_delimiter(lines: Sequence[str]) -> str | None:
-    """The one that parts the first line that is not blank into most fields."""
-    header = next((line for line in lines if line.strip()), None)
-    if header is None:
-        return None
+def _detect_delimiter(header: str) -> str:
+    """The one that parts the header into most fields; the first one of equals."""
 
     def fields(delimiter: str) -> int:
         try:
@@ -216,19 +211,12 @@ def _detect_delimiter(lines: Sequence[str]) -> str | None:
         except csv.Error:
             return 0
 
-    return max(DELIMITERS, key=fields)  # the first one of equals
+    return max(DELIMITERS, key=fields)
 
 
 def _line_starts(text: str) -> list[int]:
     """Offsets behind each line end in ``text``."""
-    starts, position = [], 0
-    while position < len(text):
-        ends = [end for end in (text.find("\n", position), text.find("\r", position)) if end >= 0]
-        if not ends:
-            break
-        position = min(ends) + (2 if text.startswith("\r\n", min(ends)) else 1)
-        starts.append(position)
-    return starts
+    return [match.end() for match in re.finditer(r"\r\n|\r|\n", text)]
 
 
 def _opening_quote(record: str, delimiter: str) -> tuple[int, int]:

@@ -75,9 +75,7 @@ class JsonlRows:
             if not text.strip():
                 self._checks.blank_lines += 1
             elif not block.clean and NOT_TEXT.search(text):
-                add_not_text(
-                    self._problems, block.lines[: index + 1], index, block.line, block.offset
-                )
+                add_not_text(self._problems, block.lines, index, block.line, block.offset)
             elif row := self._row(text, block.line + index):
                 yield row
 

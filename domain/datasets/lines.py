@@ -129,13 +129,14 @@ def add_line_too_long(problems: Problems, line: int) -> None:
 def add_not_text(
     problems: Problems, lines: Sequence[str], first: int, line: int, offset: int
 ) -> None:
-    """Say which byte of ``lines[first:]`` is not text; ``line`` and ``offset`` are those of ``lines[0]``."""
-    for index in range(first, len(lines)):
-        if found := NOT_TEXT.search(lines[index]):
-            break
-    else:
-        return
-    before = "".join(lines[:index]) + lines[index][: found.start()]
+    """Say which byte of ``lines[first:]`` is the first that is not text; there must be one.
+
+    ``line`` and ``offset`` are those of ``lines[0]``.
+    """
+    index = first
+    while not (found := NOT_TEXT.search(lines[index])):
+        index += 1
+    before = "" if problems.full() else "".join(lines[:index]) + lines[index][: found.start()]
     at = offset + len(before.encode("utf-8", "surrogateescape"))
     bad = found[0].encode("utf-8", "surrogateescape")[0]
     code, what = ("nul_byte", "a NUL byte") if bad == 0 else ("invalid_utf8", f"byte 0x{bad:02X}")

@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 MAX_PROBLEMS = 100  # kept in full; more help nobody to find the cause, so the rest is counted
+MAX_COUNTED = 100_000  # with so many this is not the file somebody meant; counting costs time
 _SHOWN_CHARS = 80  # of a value quoted in a message
 
 
@@ -49,17 +50,28 @@ class Problems:
                     expected=expected,
                 )
             )
+        if self.count == MAX_COUNTED:
+            self.stop(
+                line,
+                "too_many_problems",
+                f"there are {MAX_COUNTED:,} problems up to here; the rest was not read",
+                "a file of rows with one text and one label each",
+            )
 
     def stop(
         self, line: int, code: str, message: str, expected: str, *, field: str | None = None
     ) -> None:
         """Add a problem that makes the rest of the file pointless to read; it is always shown."""
+        self.give_up()
         del self.first[MAX_PROBLEMS - 1 :]
         self.add(line, code, message, expected, field=field)
-        self.give_up()
 
     def give_up(self) -> None:
         self._stopped = True
+
+    def full(self) -> bool:
+        """Whether a further problem would only be counted, so that its details need no work."""
+        return self.count >= MAX_PROBLEMS
 
     def stopped(self) -> bool:
         """Whether the rest of the file is pointless to read."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 from domain.datasets.checks import Columns, Row, RowChecks
-from domain.datasets.csv_rows import CsvRows
+from domain.datasets.csv_rows import DELIMITERS, CsvRows
 from domain.datasets.jsonl_rows import JsonlRows
 from domain.datasets.lines import BLOCK_BYTES, LineBlocks
 from domain.datasets.problems import LineProblem, Problems
@@ -35,8 +35,12 @@ class RowReader:
     Args:
         format: None to tell it by the content, then by ``filename`` and ``content_type``.
         text_column: None to find it by its usual names; the same for ``label_column``.
-        delimiter: of CSV; None to find it in the header.
+        delimiter: of CSV: a comma, a semicolon, a tab or a vertical bar; None to find which of the
+            first three it is.
         block_bytes: read at once, at least 4.
+
+    Raises:
+        ValueError: ``delimiter`` is none of these.
     """
 
     def __init__(
@@ -50,6 +54,8 @@ class RowReader:
         content_type: str | None = None,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
+        if delimiter not in (None, *DELIMITERS, "|"):
+            raise ValueError(f"{delimiter!r} cannot part the fields of a CSV file")
         self.format = format
         self._delimiter = delimiter
         self._chosen = (text_column, label_column)
@@ -153,11 +159,11 @@ class RowReader:
         return rows
 
     def _judge(self, columns: Columns | None) -> None:
-        if self._problems.stopped():
-            return
+        if self._problems.count:
+            return  # rows were left out, so nothing can be said of the whole
         if columns and self._checks.rows:
             self._checks.finish(columns)
-        elif not self._problems.count:
+        else:
             header = columns is not None
             self._problems.stop(
                 1,

@@ -112,11 +112,15 @@ def add_lora(base: Base, files: BaseModelFiles, lora: LoraConfig, seed: int) -> 
         task_type="SEQ_CLS",
         revision=files.revision,
     )
-    with warnings.catch_warnings():  # peft asks transformers for a name that it renamed
-        warnings.simplefilter("ignore", FutureWarning)
-        model = peft.get_peft_model(base.network, config)
+    model = inject_lora(base.network, config)
     config.base_model_name_or_path = files.id  # peft puts the folder of this machine here
     return model
+
+
+def inject_lora(network: nn.Module, config: peft.LoraConfig) -> peft.PeftModel:
+    with warnings.catch_warnings():  # peft asks transformers for a name that it renamed
+        warnings.simplefilter("ignore", FutureWarning)
+        return peft.get_peft_model(network, config)
 
 
 def _ends(layer: str, name: str) -> bool:
@@ -204,6 +208,15 @@ def load_adapter(folder: Path, model: peft.PeftModel) -> None:
     peft.set_peft_model_state_dict(model, weights)
 
 
+def read_lora(folder: Path) -> peft.LoraConfig:
+    try:
+        content = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        content["base_model_name_or_path"] = None  # whoever reads it has the base already
+        return peft.LoraConfig(**content)
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointUnreadable(f"{folder.name}: {ADAPTER_CONFIG}: {error}") from error
+
+
 def adapter_weights(folder: Path) -> dict[str, Tensor]:
     try:
         weights: dict[str, Tensor] = load_file(folder / ADAPTER_WEIGHTS)
@@ -213,7 +226,10 @@ def adapter_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def adapter_labels(folder: Path) -> tuple[str, ...]:
-    return tuple(json.loads((folder / ADAPTER_LABELS).read_text(encoding="utf-8")))
+    try:
+        return tuple(json.loads((folder / ADAPTER_LABELS).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise CheckpointUnreadable(f"{folder.name}: {ADAPTER_LABELS}: {error}") from error
 
 
 def _adapter_state(model: peft.PeftModel) -> dict[str, Tensor]:

@@ -1,0 +1,113 @@
+"""Answers prediction requests: one base model in memory, and beside it the adapters last asked for."""
+
+import copy
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+import peft
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from domain.work import Prediction, PredictReply
+from gpu_agent.base_models import find_base_model
+from gpu_agent.classifier import (
+    Base,
+    adapter_labels,
+    inject_lora,
+    load_adapter,
+    load_base,
+    logits,
+    read_lora,
+)
+from gpu_agent.data import tokenise
+from gpu_agent.environment import set_up
+from gpu_agent.outcomes import CheckpointUnreadable
+from gpu_agent.protocol import ServingInput, ServingRequest
+
+ADAPTERS = 8  # a few megabytes each; more models than that are rarely in use at once
+BASES = 2  # hundreds of megabytes each
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Predictor:
+    def __init__(self, config: ServingInput) -> None:
+        self._device = set_up(config.device, config.threads)
+        self._models_folder = config.models_folder
+        self._bases: OrderedDict[str, Base] = OrderedDict()
+        self._adapters: OrderedDict[UUID, nn.Module] = OrderedDict()
+        self._base(config.base_model)
+
+    def answer(self, request: ServingRequest) -> PredictReply:
+        """Score every text of a request, all in one batch where they fit.
+
+        Raises:
+            WorkFailed: the base model or the adapter cannot be loaded.
+        """
+        began = time.monotonic()
+        base = self._base(request.base_model)
+        model = _remembered(
+            self._adapters, request.version_id, lambda: self._attach(base, request), ADAPTERS
+        )
+        predictions: list[Prediction] = []
+        if request.texts:
+            longest = min(request.max_length, base.max_tokens)
+            scores = logits(model, tokenise(base.tokenizer, request.texts, longest)).softmax(dim=1)
+            for row in scores.tolist():
+                by_label = dict(zip(request.labels, row, strict=True))
+                best = max(by_label, key=by_label.__getitem__)
+                predictions.append(Prediction(label=best, scores=by_label))
+        return PredictReply(
+            request_id=request.request_id,
+            predictions=tuple(predictions),
+            seconds=time.monotonic() - began,
+        )
+
+    def _base(self, base_model: str) -> Base:
+        def load() -> Base:
+            base = load_base(find_base_model(base_model, self._models_folder), labels=2, seed=0)
+            base.network.to(self._device)
+            return base
+
+        return _remembered(self._bases, base_model, load, BASES)
+
+    def _attach(self, base: Base, request: ServingRequest) -> nn.Module:
+        if adapter_labels(request.adapter_folder) != request.labels:
+            raise CheckpointUnreadable("the adapter was trained for other labels")
+        return attach(base.network, request.adapter_folder, len(request.labels)).to(self._device)
+
+
+def attach(network: Any, adapter: Path, labels: int) -> peft.PeftModel:
+    """Build a classifier from an adapter folder; the encoder's weights stay ``network``'s own.
+
+    The modules are copied, so any number of adapters with heads and ranks of their own can stand
+    beside one another, and none has to be switched off for another.
+    """
+    shared = {id(weight): weight for weight in network.parameters()}
+    config = copy.deepcopy(network.config)
+    config.num_labels = labels
+    with torch.device("meta"):  # neither computes nor holds weights that are replaced at once
+        twin = AutoModelForSequenceClassification.from_config(config)
+    for module in twin.children():
+        if module is not twin.base_model:
+            module.to_empty(device=next(network.parameters()).device)
+    setattr(twin, twin.base_model_prefix, copy.deepcopy(network.base_model, shared))
+    model: peft.PeftModel = inject_lora(twin, read_lora(adapter))
+    load_adapter(adapter, model)
+    return model
+
+
+def _remembered(cache: OrderedDict[K, V], key: K, make: Callable[[], V], size: int) -> V:
+    """Get an entry, or make it and let the one go that has not been asked for the longest."""
+    value = cache[key] if key in cache else make()
+    cache[key] = value
+    cache.move_to_end(key)
+    while len(cache) > size:
+        cache.popitem(last=False)
+    return value

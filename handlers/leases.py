@@ -96,14 +96,14 @@ def expiry_reason(
     if agent.presence is None:
         return None  # not heard yet, and not long enough
     listed = (assigned.work_id, assigned.attempt) in _listed(agent.presence)
+    # What counts is the age at which the agent spoke: an older presence proves nothing.
     if work.claim is None:
-        waited = (now - assigned_at).total_seconds()
-        late = waited > UNCLAIMED_S and not listed
-        return f"the agent did not claim it within {waited:.0f} s" if late else None
-    age = (now - work.claim.claimed_at).total_seconds()
+        age = (now - assigned_at).total_seconds() - agent.silent_s
+        late = age > UNCLAIMED_S and not listed
+        return f"the agent did not claim it within {age:.0f} s" if late else None
+    age = (now - work.claim.claimed_at).total_seconds() - agent.silent_s
     if agent.presence.boot_id != work.claim.boot_id:
-        restarted = age - agent.silent_s > RESTART_S
-        return "the agent was started anew" if restarted else None
+        return "the agent was started anew" if age > RESTART_S else None
     return None if listed or age <= UNLISTED_S else "the agent does not hold it any more"
 
 

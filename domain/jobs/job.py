@@ -58,6 +58,12 @@ class LabelsDiffer(Rejected):
     code = "labels_differ"
 
 
+class NotStarted(Rejected):
+    """The attempt reports a result before it has said what it runs on, which the version must state."""
+
+    code = "not_started"
+
+
 class JobEnded(Rejected):
     """The job has reached its end; nothing more is recorded."""
 
@@ -192,6 +198,8 @@ def _report(report: JobReport, job: Running) -> Sequence[JobEvent]:
             known = saved is not None and report.checkpoint.step <= saved.step
             return [] if known else [CheckpointSaved.model_validate(_facts(report))]
         case CompleteJob():
+            if not job.started:
+                raise NotStarted(f"attempt {report.attempt} of job {report.job_id} has not started")
             return [JobSucceeded.model_validate(_facts(report))]
         case FailJob():
             return [JobFailed.model_validate(_facts(report))]

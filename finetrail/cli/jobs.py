@@ -80,9 +80,10 @@ def train(
         except KeyboardInterrupt:
             typer.echo(f"job {job.id} goes on; end it: finetrail cancel {job.id}", err=True)
             raise
-        version, evaluation = following.result_of(client, job)
+        _, evaluation = following.result_of(client, job)
+        job = client.job(job.id)  # which knows its version by now
     if json:
-        write_json({"job": job, "version": version, "evaluation": evaluation})
+        write_json({**job.model_dump(mode="json"), "evaluation": evaluation})
         return
     write_table(views.job(job))
     if evaluation:

@@ -81,7 +81,8 @@ def predict(
     if not answered:
         raise UsageProblem("there is no text to predict")
     if json:
-        write_json([{"text": text, **each.model_dump()} for text, each in answered])
+        said = [{"text": text, **each.model_dump()} for text, each in answered]
+        write_json({"model": name, "predictions": said})
 
 
 def download(

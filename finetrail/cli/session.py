@@ -15,6 +15,7 @@ from finetrail.owner import cli_key, cli_key_file
 from finetrail.settings import Settings
 from finetrail.stack.state import StackPaths, load_endpoints, resolve_settings
 
+PATIENCE_S: Final = 3.0  # a gateway that restarts is back after one or two
 KEY_VISIBLE_S: Final = 10.0  # a key just issued is accepted when the read model has seen it
 
 
@@ -57,7 +58,7 @@ def connected(url: str | None, key: str | None) -> Iterator[Client]:
     directory needs none: the key of this command line is kept in it.
     """
     if url and key:
-        with Client(_checked(url), key) as client:
+        with Client(_checked(url), key, patience_s=PATIENCE_S) as client:
             yield client
         return
     settings = load_settings()
@@ -65,13 +66,13 @@ def connected(url: str | None, key: str | None) -> Iterator[Client]:
     if running is None:
         if not url and not key:
             raise ServerUnreachable(settings.gateway_url, f"no stack runs in {settings.folder}")
-        with Client(_checked(url or settings.gateway_url), key) as client:
+        with Client(_checked(url or settings.gateway_url), key, patience_s=PATIENCE_S) as client:
             yield client
         return
     mine = url is None or _same_server(url, running.gateway_url)
     made = bool(mine and not key and not cli_key_file(running).exists())
     chosen = key or (asyncio.run(cli_key(running)) if mine else None)
-    with Client(_checked(url or running.gateway_url), chosen) as client:
+    with Client(_checked(url or running.gateway_url), chosen, patience_s=PATIENCE_S) as client:
         if made:
             wait_until_accepted(client)
         yield client

@@ -18,9 +18,10 @@ import pwd
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from finetrail.stack.errors import StackError
@@ -134,7 +135,7 @@ def reachable_install(install: Path, account: Account | None, shelf: Path = SHEL
     return copied
 
 
-def create_cluster(postgres: Postgres, password: str) -> None:
+def create_cluster(postgres: Postgres, password: str, environment: Mapping[str, str]) -> None:
     """Make the cluster, its database and the role that owns it; a no-op when they are there.
 
     The superuser gets no password and no way in: what is not in `pg_hba.conf` is refused.
@@ -149,14 +150,13 @@ def create_cluster(postgres: Postgres, password: str) -> None:
         os.chown(aside, postgres.account.uid, postgres.account.gid)
     making = Postgres(postgres.install, aside, postgres.account)
     with making.opened() as (place, inherited):
-        initdb = ("initdb", "-D", place, "--username=postgres", "--encoding=UTF8", "--no-locale")
-        rest = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--auth=trust")
-        _call(making, [*initdb, *rest, "--no-sync", "--no-instructions"], inherited)
+        call = partial(_call, making, inherited, environment)
+        where = ("-D", place, "--username=postgres", "--auth=trust", "--no-sync")
+        locale = ("--encoding=UTF8", "--no-locale", "--locale-provider=builtin")
+        call(("initdb", *where, *locale, "--builtin-locale=C.UTF-8", "--no-instructions"))
         roles = f"CREATE ROLE {DATABASE} LOGIN PASSWORD '{password}'\n"  # hex, made by us
         database = f"CREATE DATABASE {DATABASE} OWNER {DATABASE}\n"
-        _call(
-            making, ["postgres", "--single", "-D", place, "postgres"], inherited, roles + database
-        )
+        call(("postgres", "--single", "-D", place, "postgres"), roles + database)
     (aside / "pg_hba.conf").write_text(f"host {DATABASE} {DATABASE} 127.0.0.1/32 scram-sha-256\n")
     aside.rename(postgres.cluster)
 
@@ -199,7 +199,11 @@ def _runs_program(program: Path, account: Account) -> bool:
 
 
 def _call(
-    postgres: Postgres, command: Sequence[str], inherited: Sequence[int], text: str = ""
+    postgres: Postgres,
+    inherited: Sequence[int],
+    environment: Mapping[str, str],
+    command: Sequence[str],
+    text: str = "",
 ) -> None:
     program, *arguments = command
     account = postgres.account
@@ -213,7 +217,7 @@ def _call(
             check=False,
             start_new_session=True,  # Ctrl-C is for the supervisor, which cleans up
             pass_fds=inherited,
-            env={"PATH": os.defpath},
+            env=environment,
             cwd="/",
             user=account.uid if account else None,
             group=account.gid if account else None,

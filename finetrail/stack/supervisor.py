@@ -183,7 +183,7 @@ class EmbeddedStack:
     async def _start_postgres(
         self, cleanup: AsyncExitStack, known: Secrets, bare: Mapping[str, str], port: int
     ) -> None:
-        server = await asyncio.to_thread(_prepared_postgres, self.paths, known)
+        server = await asyncio.to_thread(_prepared_postgres, self.paths, known, bare)
         place, inherited = cleanup.enter_context(server.opened())
         dsn = self.settings.postgres_dsn
         spec = ProcessSpec(
@@ -283,7 +283,7 @@ async def _run_until_asked_to_stop(
             await stopping
         else:
             starting.cancel()
-            await asyncio.wait({starting})
+            await asyncio.gather(starting, return_exceptions=True)
     finally:
         stopping.cancel()
         report("stopping")
@@ -313,11 +313,13 @@ def _check_gateway_port(host: str, port: int) -> None:
         )
 
 
-def _prepared_postgres(paths: StackPaths, known: Secrets) -> postgres.Postgres:
+def _prepared_postgres(
+    paths: StackPaths, known: Secrets, environment: Mapping[str, str]
+) -> postgres.Postgres:
     account = postgres.choose_account(paths.postgres)
     install = postgres.reachable_install(postgres.find_install(), account)
     server = postgres.Postgres(install, paths.postgres, account)
-    postgres.create_cluster(server, known.postgres)
+    postgres.create_cluster(server, known.postgres, environment)
     postgres.remove_stale_lock(paths.postgres)
     return server
 

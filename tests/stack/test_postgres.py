@@ -21,6 +21,7 @@ from finetrail.stack.postgres import (
 from finetrail.stack.supervisor import EmbeddedStack
 
 pytestmark = pytest.mark.infra
+PLAIN = {"PATH": os.defpath}
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL refuses root only")
 
 
@@ -120,7 +121,7 @@ def test_a_half_made_cluster_is_made_again(tmp_path: Path) -> None:
     account = choose_account(tmp_path / "postgres")
     install = reachable_install(find_install(), account)
 
-    create_cluster(Postgres(install, tmp_path / "postgres", account), "00")
+    create_cluster(Postgres(install, tmp_path / "postgres", account), "00", PLAIN)
 
     assert (tmp_path / "postgres" / "postgresql.conf").exists()
     assert not (tmp_path / "postgres.new").exists()
@@ -132,7 +133,7 @@ def test_a_cluster_of_another_version_is_refused(tmp_path: Path) -> None:
     (cluster / "PG_VERSION").write_text("16\n")
 
     with pytest.raises(StackError, match=r"PostgreSQL 16; this build brings 18"):
-        create_cluster(Postgres(find_install(), cluster, None), "00")
+        create_cluster(Postgres(find_install(), cluster, None), "00", PLAIN)
 
 
 def test_a_missing_package_is_named() -> None:

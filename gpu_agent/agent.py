@@ -25,8 +25,9 @@ from gpu_agent.serving_child import Serving
 METHODS: Final = ("sequence_classification",)
 PRESENCE_S: Final = 1.0  # the scheduler gives up after ten of them
 KEEP_S: Final = 7.0  # a quarter of the work consumer's ack_wait
+CANCEL_S: Final = 15.0  # a step of a large model on a slow machine
 # Together they stay under the 15 s after which a supervisor kills.
-STOP_S: Final = 10.0
+GIVE_BACK_S: Final = 10.0
 RELEASE_S: Final = 3.0
 
 _log = logging.getLogger(__name__)
@@ -162,7 +163,7 @@ class Agent:
             if isinstance(message, StopWork):
                 await item.ack()
                 if held := self._held.get((message.work_id, message.attempt)):
-                    held.running.stop(message.reason)
+                    held.running.stop(message.reason, within_s=CANCEL_S)
             else:
                 await self._take(item, message, tasks)
 
@@ -200,10 +201,10 @@ class Agent:
     async def _give_back(self) -> None:
         self._draining = True
         for held in self._held.values():
-            held.running.stop("agent stopped", within_s=STOP_S)
+            held.running.stop("agent stopped", within_s=GIVE_BACK_S)
         tasks = [held.task for held in self._held.values() if held.task is not None]
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=STOP_S + RELEASE_S)
+            _, late = await asyncio.wait(tasks, timeout=GIVE_BACK_S + RELEASE_S)
             for task in late:  # the log is away; the scheduler will notice that this process is too
                 task.cancel()
 

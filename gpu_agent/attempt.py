@@ -47,7 +47,6 @@ from gpu_agent.reports import Attempt, Fenced, Reports
 from gpu_agent.stderr import MAX_LINES, read_line
 from gpu_agent.telemetry import Telemetry
 
-STOP_S: Final = 15.0  # a step of a large model on a slow machine
 EXIT_S: Final = 5.0  # between the last fact and the end of the process
 FLUSH_S: Final = 5.0  # the last lines should stand in the log before the job ends, but need not
 FIRST_PAUSE_S: Final = 1.0
@@ -97,9 +96,9 @@ class RunningAttempt:
         self._facts: deque[Fact] = deque()  # that wait to be reported
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._stop_reason, self._stop_s = "", STOP_S
+        self._stop_reason, self._stop_s = "", 0.0
 
-    def stop(self, reason: str, within_s: float = STOP_S) -> None:
+    def stop(self, reason: str, within_s: float) -> None:
         """Ask the child to stop at its next step; after a while it is killed."""
         if not self._stopping.is_set():
             self._stop_reason, self._stop_s = reason, within_s

@@ -51,15 +51,7 @@ class WorkItem(Protocol):
     async def ack(self) -> None: ...
 
 
-class AgentLink(Protocol):
-    """The agent's connection, which comes back by itself whenever it is lost."""
-
-    async def next_work(self) -> WorkItem | None:
-        """Wait a moment for the next message."""
-        ...
-
-    async def announce(self, presence: Presence) -> None: ...
-
+class TelemetryLog(Protocol):
     async def emit(
         self, subject: str, message: LogEmitted | MetricsLogged, message_id: str
     ) -> None:
@@ -69,6 +61,16 @@ class AgentLink(Protocol):
             ConnectionError: Perhaps it was not stored.
         """
         ...
+
+
+class AgentLink(TelemetryLog, Protocol):
+    """The agent's connection, which comes back by itself whenever it is lost."""
+
+    async def next_work(self) -> WorkItem | None:
+        """Wait a moment for the next message."""
+        ...
+
+    async def announce(self, presence: Presence) -> None: ...
 
     async def serve(self, answer: Answer) -> None:
         """Answer prediction requests from now on, any number at a time."""

@@ -11,7 +11,7 @@ from uuid import UUID
 from domain.subjects import telemetry_subject
 from domain.telemetry import Level, LogEmitted, LogLine, MetricsLogged, StepMetrics
 from domain.work import StepDone
-from gpu_agent.ports import AgentLink
+from gpu_agent.ports import TelemetryLog
 
 COLLECT_S: Final = 0.15  # live to the eye, and a fast loop still sends only seven messages a second
 RETRY_PAUSE_S: Final = 0.5
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 class Telemetry:
     """`run` sends what `log` and `step` have put aside; when it cannot, the oldest is dropped."""
 
-    def __init__(self, link: AgentLink, workspace: str, work_id: UUID, attempt: int) -> None:
+    def __init__(self, link: TelemetryLog, workspace: str, work_id: UUID, attempt: int) -> None:
         self._link = link
         self._log_subject = telemetry_subject(workspace, "log", work_id, attempt)
         self._metrics_subject = telemetry_subject(workspace, "metrics", work_id, attempt)

@@ -80,7 +80,8 @@ class Predictor:
     def _attach(self, base: Base, request: ServingRequest) -> nn.Module:
         if adapter_labels(request.adapter_folder) != request.labels:
             raise CheckpointUnreadable("the adapter was trained for other labels")
-        return attach(base.network, request.adapter_folder, len(request.labels)).to(self._device)
+        model: nn.Module = attach(base.network, request.adapter_folder, len(request.labels))
+        return model.to(self._device)
 
 
 def attach(network: Any, adapter: Path, labels: int) -> peft.PeftModel:

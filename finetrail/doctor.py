@@ -167,10 +167,14 @@ async def _nats(settings: Settings) -> str:
 async def _postgres(settings: Settings) -> str:
     if settings.postgres.dsn is None:
         return NOT_RUNNING
-    if importlib.util.find_spec("asyncpg") is None:  # a machine with an agent only
-        raise StackError("asyncpg is not installed.", "`pip install 'finetrail[database]'`")
-    login = importlib.import_module("finetrail.stack.postgres_login")
-    found: str = await login.summary(settings.postgres_dsn)
+    missing = [name for name in ("asyncpg", "sqlalchemy") if not importlib.util.find_spec(name)]
+    if missing:  # a machine with an agent only
+        raise StackError(
+            f"{', '.join(missing)} not installed.", "`pip install 'finetrail[database]'`"
+        )
+    # Imported late: this module must load on a machine without them.
+    read_models = importlib.import_module("finetrail.stack.read_models")
+    found: str = await read_models.summary(settings.postgres_dsn)
     return found
 
 

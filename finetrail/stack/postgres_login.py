@@ -1,4 +1,4 @@
-"""Asking a PostgreSQL server whether it is there, and what it is."""
+"""Asking a PostgreSQL server whether it is there and takes our login."""
 
 import asyncpg
 
@@ -22,25 +22,3 @@ async def answers(dsn: str) -> bool:
         return False
     await connection.close()
     return True
-
-
-async def summary(dsn: str) -> str:
-    """Version and number of tables.
-
-    Raises:
-        StackError: It cannot be reached.
-    """
-    try:
-        connection = await asyncpg.connect(dsn, timeout=5)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise StackError(
-            f"No connection: {error}.", "Check that it runs, and FINETRAIL_POSTGRES__DSN."
-        ) from error
-    try:
-        found = await connection.fetchval("SHOW server_version")
-        tables = await connection.fetchval(
-            "SELECT count(*) FROM pg_tables WHERE schemaname !~ '^(pg_|information_schema)'"
-        )
-    finally:
-        await connection.close()
-    return f"version {found}, {tables} tables"

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from finetrail.bootstrap import admin_connection, bootstrap
 from finetrail.doctor import Check, diagnose
 from finetrail.settings import Settings
+from finetrail.stack.read_models import CHECKPOINTS
 from finetrail.stack.supervisor import EmbeddedStack
 
 
@@ -63,6 +65,29 @@ async def test_a_stream_that_is_not_as_it_should_be_is_named(
 
     assert not found.ok
     assert "DEAD is missing" in found.detail
+
+
+@pytest.mark.infra
+async def test_a_projection_that_has_stopped_is_named(
+    running: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetrail.doctor._torch", _torch_is_fine)
+    connection = await asyncpg.connect(running.settings.postgres_dsn)
+    schema, table = CHECKPOINTS.split(".")
+    await connection.execute(f"CREATE SCHEMA {schema}")
+    await connection.execute(f"CREATE TABLE {schema}.{table} (name text, sequence int, error text)")
+    insert = f"INSERT INTO {CHECKPOINTS} VALUES ($1, $2, $3)"  # noqa: S608 - our own name
+    await connection.execute(insert, "jobs", 7, None)
+    healthy = by_name(await diagnose(running.settings))["Postgres"]
+    await connection.execute(insert, "models", 5, "no such field")
+
+    stopped = by_name(await diagnose(running.settings))["Postgres"]
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+    await connection.close()
+
+    assert (healthy.ok, stopped.ok) == (True, False)
+    assert "1 projections, all of them at 7 or later" in healthy.detail
+    assert "models at 5: no such field" in stopped.detail
 
 
 async def _torch_is_fine() -> Check:

@@ -20,6 +20,7 @@ from finetrail.render import Table, clean, facts, percent, seconds, size, write_
 
 ASKED: Final = 3  # texts to predict
 LAST_EVENTS: Final = 8
+ALL_EVENTS: Final = 100_000  # of a demo: some dozens
 LOG_LINES: Final = 15  # of each process, when something went wrong
 
 
@@ -142,7 +143,7 @@ def _main_job(
         content = [(each.filename, each.file_size) for each in opened.infolist()]
     zip_bytes = archive.stat().st_size
     clock.done("download", f"downloaded {archive.name}, {size(zip_bytes)}")
-    events = _all_events(client)
+    events = client.events(after=0, limit=ALL_EVENTS)
     return Result(dataset.id, job, version, evaluation, predictions, content, zip_bytes, events)
 
 
@@ -207,13 +208,6 @@ def _texts_to_ask(client: Client, evaluation: Evaluation) -> list[str]:
     by_label = {each.expected: each.text for each in examples}
     chosen = list(by_label.values()) + [each.text for each in examples]
     return list(dict.fromkeys(chosen))[:ASKED]
-
-
-def _all_events(client: Client) -> list[Event]:
-    found: list[Event] = []
-    while page := client.events(after=found[-1].sequence if found else 0, limit=100):
-        found += page
-    return found
 
 
 def _summary(result: Result, clock: Clock) -> list[Table]:

@@ -1,5 +1,6 @@
 """`finetrail events`, `agents`, `queue`: what happened, who works, what waits."""
 
+from itertools import chain
 from typing import Annotated, Final
 
 import typer
@@ -29,7 +30,7 @@ def events(
     after: Annotated[
         int | None, typer.Option(min=0, help="Those after this sequence; else the last ones.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most, without --follow.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most, before following.")] = 50,
     url: Url = None,
     key: Key = None,
     json: Json = False,
@@ -39,15 +40,15 @@ def events(
     from finetrail.render import write_json
 
     with session.connected(url, key) as client:
+        found = client.events(
+            aggregate=aggregate, id=id, type=type, actor=actor, after=after, limit=limit
+        )
         if not follow:
-            found = client.events(
-                aggregate=aggregate, id=id, type=type, actor=actor, after=after, limit=limit
-            )
             views.write(found, json, views.events)
             return
-        for event in client.follow_events(
-            aggregate=aggregate, id=id, type=type, actor=actor, after=after
-        ):
+        last = found[-1].sequence if found else after or 0
+        later = client.follow_events(aggregate=aggregate, id=id, type=type, actor=actor, after=last)
+        for event in chain(found, later):
             if json:
                 write_json(event)
             else:

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from json import loads
+from typing import Final
 
 from finetrail.client.calls import PATIENCE_S, POLL_S, Calls, part, without_none
 from finetrail.client.follow import follow
 from finetrail.client.models import Job, LogLine, StepMetrics
-from finetrail.client.transport import API
+from finetrail.client.transport import API, Params, json_object
+
+LINES: Final = 1000  # the most that the server gives at once
 
 
 class JobCalls(Calls):
@@ -61,9 +64,19 @@ class JobCalls(Calls):
         level: str | None = None,
         after: int | None = None,
     ) -> list[LogLine]:
-        """What there is now, oldest first."""
-        found = self._list(f"/jobs/{part(job_id)}/logs", limit=limit, level=level, after=after)
-        return [LogLine.model_validate(each) for each in found]
+        """What there is now, oldest first; all of it if no limit is given."""
+        path = f"{API}/jobs/{part(job_id)}/logs"
+        found: list[LogLine] = []
+        position = None if after is None else str(after)
+        while limit is None or len(found) < limit:
+            size = LINES if limit is None else min(LINES, limit - len(found))
+            asked: Params = {"limit": size, "level": level, "after": position}
+            answer = json_object(self._transport.call("GET", path, params=asked))
+            found += [LogLine.model_validate(each) for each in answer["items"]]
+            position = answer.get("next")
+            if position is None:
+                break
+        return found
 
     def follow_logs(
         self,

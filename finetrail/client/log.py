@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from json import loads
 from typing import Any
 
-from finetrail.client.calls import PATIENCE_S, Calls, part
+from finetrail.client.calls import PAGE, PATIENCE_S, Calls, part
 from finetrail.client.errors import FinetrailError
 from finetrail.client.follow import follow
 from finetrail.client.models import Event
@@ -22,9 +22,21 @@ class LogCalls(Calls):
         after: int | None = None,
         limit: int | None = None,
     ) -> list[Event]:
+        """Those after a position of the log, oldest first, or without one the last of all.
+
+        ``limit`` is 100 if left out; without ``after`` it is never more.
+        """
+        wanted = limit or PAGE
         filters = {"aggregate": aggregate, "id": id, "type": type, "actor": actor}
-        found = self._list("/events", limit=limit, after=after, **filters)
-        return [Event.model_validate(each) for each in found]
+        found: list[Event] = []
+        while len(found) < wanted:
+            size = min(PAGE, wanted - len(found))
+            page = self._list("/events", after=after, limit=size, **filters)
+            found += [Event.model_validate(each) for each in page]
+            if after is None or len(page) < size:
+                break
+            after = found[-1].sequence
+        return found
 
     def follow_events(
         self,

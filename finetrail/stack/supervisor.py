@@ -284,9 +284,9 @@ async def _run_until_asked_to_stop(
         else:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
+        report("stopping")
     finally:
         stopping.cancel()
-        report("stopping")
         await stack.stop()
     report("stopped; nothing is left running")
     return 0

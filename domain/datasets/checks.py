@@ -9,7 +9,7 @@ from domain.datasets.problems import Problems, shown
 MAX_FIELD_CHARS = 100_000  # far more than any model reads; longer is a quote that was never closed
 MAX_LABEL_CHARS = 200  # a label is a name
 MAX_LABELS = 1000  # more is a column of values, not of classes
-MAX_LABEL_BYTES = 18 * 1024  # of all names as JSON: a version states three label sets in one 64 KiB event
+MAX_LABEL_BYTES = 18 * 1024  # of all names as JSON: one 64 KiB event of a version holds them thrice
 UNIQUE_FROM_ROWS = 20  # with fewer rows, labels that hardly repeat may be chance
 TEXT_NAMES = ("text", "message", "sentence", "utterance", "prompt", "input", "query", "question")
 LABEL_NAMES = ("label", "intent", "category", "class", "target", "output")
@@ -107,6 +107,8 @@ class RowChecks:
             self.labels[label] += 1
         else:
             self._new_label(line, label, columns.label)
+            if self._problems.stopped():
+                return None
         self.rows += 1
         return Row(line, text, label)
 

@@ -13,7 +13,6 @@ from uuid import UUID
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from uuid_utils.compat import uuid7
 
 from domain.errors import StoreUnavailable
 from domain.subjects import telemetry_subject
@@ -83,7 +82,7 @@ class NatsFeed:
             async with asyncio.timeout(TIMEOUT_S):
                 pending = await page.done
         except (NatsError, TimeoutError) as error:
-            raise StoreUnavailable(f"no page of {log}: {error or 'no answer'}") from error
+            raise StoreUnavailable(f"no page of {log}: {error!r}") from error
         finally:
             del self._pages[token]
         return page.messages, pending > 0
@@ -131,22 +130,23 @@ class NatsFeed:
             with contextlib.suppress(NatsError):  # a connection that is gone has forgotten it
                 await subscription.unsubscribe()
 
-    async def emit(self, workspace: str, job_id: UUID, lines: LogEmitted) -> int:
-        """Put lines that no attempt wrote into a job's log; gives their sequence.
+    async def emit(
+        self, workspace: str, job_id: UUID, lines: LogEmitted, *, message_id: UUID
+    ) -> int:
+        """Put lines that no attempt wrote into a job's log, once an id; gives their sequence.
 
         Raises:
             StoreUnavailable: The stream did not take them in time.
         """
-        id_ = str(uuid7())
         headers = {
             "ce-specversion": "1.0",
-            "ce-id": id_,
+            "ce-id": str(message_id),
             "ce-source": f"/finetrail/{workspace}/gateway",
             "ce-type": LogEmitted.type,
             "ce-time": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
             "ce-subject": f"job/{job_id}",
             "content-type": "application/json",
-            "Nats-Msg-Id": id_,
+            "Nats-Msg-Id": str(message_id),
         }
         subject = telemetry_subject(workspace, "log", job_id, 0)
         try:

@@ -28,10 +28,18 @@ class PresentedKey(NamedTuple):
     secret: str
 
 
-def new_key(pepper: bytes) -> NewKey:
-    """Make a key; what `IssueKey` records of it is ``key_id`` and ``secret_hmac``."""
-    key_id = _random(ID_CHARS)
-    secret = _random(SECRET_CHARS)
+def new_key(pepper: bytes, request: str | None = None) -> NewKey:
+    """Make a key; what `IssueKey` records of it is ``key_id`` and ``secret_hmac``.
+
+    Args:
+        request: the same text gives the same key, so that a repeated request can be answered with
+            it although nothing of it was kept; whoever does not know the pepper learns nothing.
+    """
+    seed = secrets.token_bytes(64)
+    if request is not None:
+        seed = hmac.new(pepper, f"issue\x1f{request}".encode(), hashlib.sha512).digest()
+    chars = _base62(int.from_bytes(seed), ID_CHARS + SECRET_CHARS)
+    key_id, secret = chars[:ID_CHARS], chars[ID_CHARS:]
     body = f"fpk_{key_id}_{secret}"
     return NewKey(f"{body}_{_checksum(body)}", key_id, secret_hmac(pepper, secret))
 
@@ -53,13 +61,13 @@ def same_secret(pepper: bytes, secret: str, stored_hmac: str) -> bool:
     return hmac.compare_digest(secret_hmac(pepper, secret), stored_hmac)
 
 
-def _random(length: int) -> str:
-    return "".join(secrets.choice(BASE62) for _ in range(length))
-
-
 def _checksum(body: str) -> str:
-    number, digits = zlib.crc32(body.encode()), ""
-    for _ in range(CHECK_CHARS):
+    return _base62(zlib.crc32(body.encode()), CHECK_CHARS)
+
+
+def _base62(number: int, length: int) -> str:
+    digits = ""
+    for _ in range(length):
         number, digit = divmod(number, 62)
         digits = BASE62[digit] + digits
     return digits

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID, uuid5
 
+import msgspec
 from litestar import Request
 from litestar.params import HeaderParameter
 from uuid_utils.compat import uuid7
@@ -56,6 +57,11 @@ class Done:
     @property
     def readable(self) -> bool:
         return self.note is None
+
+
+def note_of(done: Done | None) -> str | msgspec.UnsetType:
+    """For the member ``note``, which is left out of an answer when there is nothing to say."""
+    return (done and done.note) or msgspec.UNSET
 
 
 def provide_caller(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 from litestar.enums import ScopeType
@@ -31,13 +31,12 @@ def front(app: ASGIApp, allowed_hosts: Iterable[str] = LOOPBACK) -> ASGIApp:
         if scope["type"] != ScopeType.HTTP:
             await app(scope, receive, send)
             return
-        http = cast("HTTPScope", scope)
-        http.setdefault("state", {})
-        answer = _with_headers(http, send)
-        if b"*" in hosts or _host(http) in hosts:
+        scope.setdefault("state", {})
+        answer = _with_headers(scope, send)
+        if b"*" in hosts or _host(scope) in hosts:
             await app(scope, receive, answer)
         else:
-            await _refuse(http, answer)
+            await _refuse(scope, answer)
 
     return guarded
 

@@ -1,4 +1,4 @@
-"""The keys in force, folded from the access stream in memory: a revoked key is refused at once."""
+"""Keeps the keys in force up to date from the access stream: a revoked key is refused at once."""
 
 import asyncio
 import logging

@@ -68,8 +68,10 @@ class Feed(Protocol):
         """Every message of the stream as it comes, at most once: what is missed is not told."""
         ...
 
-    async def emit(self, workspace: str, job_id: UUID, lines: LogEmitted) -> int:
-        """Put lines that no attempt wrote into a job's log; gives their sequence."""
+    async def emit(
+        self, workspace: str, job_id: UUID, lines: LogEmitted, *, message_id: UUID
+    ) -> int:
+        """Put lines that no attempt wrote into a job's log, once an id; gives their sequence."""
         ...
 
 

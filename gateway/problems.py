@@ -58,6 +58,7 @@ STATUS: Final = MappingProxyType(
         "internal_error": 500,
         "command_failed": 500,
         "prediction_failed": 500,
+        "not_ready": 503,
         "log_unavailable": 503,
         "read_model_unavailable": 503,
         "inference_unavailable": 503,

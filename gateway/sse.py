@@ -6,7 +6,7 @@ every gateway. A mailbox is opened before the stream is read and what it holds t
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from domain.errors import StoreUnavailable
@@ -39,7 +39,6 @@ class Reading:
     encode: Encoder  # empty bytes for a message that is not wanted
     watched: tuple[str, ...] = ()  # topics that may mean the end
     ending: Callable[[], Awaitable[bytes]] | None = None  # the last event, once there is one
-    allowed: Callable[[], bool] = field(default=lambda: True)
 
 
 class EventStreams:
@@ -50,12 +49,14 @@ class EventStreams:
         self._feed = feed
         self._heartbeat_s = heartbeat_s
 
-    async def open(self, reading: Reading) -> AsyncIterator[bytes]:
-        """Bytes for as long as the client listens, the key is valid and there is more to come."""
+    async def open(
+        self, reading: Reading, allowed: Callable[[], bool] = lambda: True
+    ) -> AsyncIterator[bytes]:
+        """Bytes for as long as the client listens, may do so, and there is more to come."""
         position = _Position(reading.after)
         with self._hub.mailbox(reading.topic, *reading.watched) as box:
             yield _OPENING
-            while not box.closed and reading.allowed():
+            while not box.closed and allowed():
                 box.begin_again()
                 try:
                     ending = await self._ending(reading)
@@ -68,7 +69,7 @@ class EventStreams:
                 if ending:
                     yield ending
                     return
-                async for chunk in self._live(reading, box, position):
+                async for chunk in self._live(reading, box, position, allowed):
                     yield chunk
 
     async def _ending(self, reading: Reading) -> bytes:
@@ -90,9 +91,13 @@ class EventStreams:
                     yield chunk
 
     async def _live(
-        self, reading: Reading, box: Mailbox, position: "_Position"
+        self,
+        reading: Reading,
+        box: Mailbox,
+        position: "_Position",
+        allowed: Callable[[], bool],
     ) -> AsyncIterator[bytes]:
-        while not (box.lost or box.closed) and reading.allowed():
+        while not (box.lost or box.closed) and allowed():
             frames = await box.take(self._heartbeat_s)
             if not frames:
                 yield HEARTBEAT

@@ -1,0 +1,61 @@
+"""Builds and runs the gateway: its adapters, its application, its server."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+from adapters.local_blobs import LocalBlobs
+from adapters.nats_command_bus import NatsCommandBus
+from adapters.nats_connection import connect
+from adapters.nats_feed import NatsFeed
+from adapters.nats_inference import NatsInference
+from finetrail.settings import Settings
+from gateway.app import Config, Gateway
+from gateway.server import serve
+from projections.queries import open_queries
+
+_log = logging.getLogger(__name__)
+
+
+async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve HTTP until ``stop`` is set; open streams end then, and come back with their last id.
+
+    Raises:
+        PortTaken: Something else listens on the gateway's port.
+    """
+    login = settings.nats_login("gateway")
+    async with AsyncExitStack() as stack:
+        nc = await connect(
+            login.url,
+            user=login.user,
+            password=login.password,
+            name="gateway",
+            inbox_prefix=login.inbox_prefix,
+        )
+        stack.push_async_callback(nc.close)
+        queries = await stack.enter_async_context(open_queries(settings.postgres_dsn))
+        gateway = Gateway(
+            Config(
+                workspace=settings.workspace,
+                pepper=settings.api_key_pepper,
+                max_upload_bytes=settings.gateway.max_upload_bytes,
+            ),
+            bus=NatsCommandBus(nc),
+            queries=queries,
+            feed=NatsFeed(nc),
+            blobs=LocalBlobs(settings.blobs_folder),
+            inference=NatsInference(nc),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(gateway.run(), name="gateway feed")
+            await serve(
+                gateway.app,
+                settings.gateway.host,
+                settings.gateway.port,
+                stop,
+                on_listening=lambda port: _log.info(
+                    "listening on %s:%s", settings.gateway.host, port
+                ),
+                on_stopping=gateway.drain,
+            )
+            following.cancel()

@@ -1,0 +1,240 @@
+"""Keys, agents and the queue over HTTP."""
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody
+
+from domain.access.access import access_id
+from domain.access.commands import IssueKey, RevokeKey
+from domain.access.events import Role
+from domain.agents.commands import DrainAgent
+from gateway.api_keys import NewKey, new_key
+from gateway.commanding import Caller, Commands, Done, note_of
+from gateway.keyring import Keyring
+from gateway.pages import Page
+from gateway.problems import Problem
+from projections.access_keys import AccessKeyRow
+from projections.agents import AgentRow
+from projections.answers import QueueItem
+from projections.queries import Queries
+
+KEYRING_S: Final = 2.0  # the live copy of the log takes a millisecond; then the key counts
+KeyId = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9]{8}$")]
+
+
+class IssueBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Who or what the key is for, and what it may do."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+    role: Role
+
+
+class Key(msgspec.Struct):
+    """A key in force. Neither it nor its hash can be read again."""
+
+    key_id: str
+    name: str
+    role: Role
+    created_at: datetime | None
+    created_by: str
+    sequence: int
+
+
+class IssuedKey(msgspec.Struct):
+    """`secret` is the whole key. It is shown this once."""
+
+    key_id: str
+    name: str
+    role: Role
+    secret: str
+    created_by: str
+    sequence: int
+    note: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class RevokedKey(msgspec.Struct):
+    key_id: str
+    status: Literal["revoked"]
+    sequence: int
+    note: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Agent(msgspec.Struct):
+    """A machine that trains, evaluates and serves."""
+
+    id: UUID
+    name: str
+    status: Literal["active", "draining", "revoked"]
+    accelerator: str
+    memory_bytes: int
+    methods: list[str]
+    created_at: datetime
+    sequence: int
+    note: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Work(msgspec.Struct):
+    """A job or an evaluation that waits (with its position, from 1) or was given to an agent."""
+
+    work_id: UUID
+    kind: Literal["train", "evaluate"]
+    method: str
+    attempt: int
+    status: Literal["waiting", "assigned", "withdrawn"]
+    position: int | None
+    agent_id: str | None
+    reason: str | None
+    queued_at: datetime
+    assigned_at: datetime | None
+
+
+class KeyMaker:
+    """Makes keys of one workspace, with the secret that their hashes depend on."""
+
+    def __init__(self, pepper: bytes, keyring: Keyring, workspace: str) -> None:
+        self._pepper = pepper
+        self._keyring = keyring
+        self.access_id = access_id(workspace)
+
+    def make(self, caller: Caller) -> NewKey:
+        return new_key(self._pepper, str(caller.command_id) if caller.repeatable else None)
+
+    async def in_force(self, done: Done) -> None:
+        """Wait until this process itself knows what was issued or revoked."""
+        await self._keyring.wait_for(done.sequence, KEYRING_S)
+
+
+class KeysController(Controller):
+    path = "/keys"
+    tags = ("access",)
+
+    @get("/")
+    async def list_keys(
+        self, queries: NamedDependency[Queries], workspace: NamedDependency[str]
+    ) -> Page[Key]:
+        """The keys in force, oldest first."""
+        rows = await queries.keys(workspace)
+        return Page([_key(row) for row in rows if row.status == "active"])
+
+    @post("/", status_code=201)
+    async def issue(
+        self,
+        data: JSONBody[IssueBody],
+        caller: NamedDependency[Caller],
+        commands: NamedDependency[Commands],
+        maker: NamedDependency[KeyMaker],
+    ) -> Response[IssuedKey]:
+        """Make a key. Keep its `secret`: it cannot be shown again."""
+        key = maker.make(caller)
+        command = IssueKey(
+            key_id=key.key_id, name=data.name, role=data.role, secret_hmac=key.secret_hmac
+        )
+        done = await commands.send(caller, "access", maker.access_id, command)
+        await maker.in_force(done)
+        issued = _issued(key, data, caller, done)
+        return Response(issued, status_code=201 if done.sequence else 202)
+
+    @delete("/{key_id:str}", status_code=200)
+    async def revoke(
+        self,
+        key_id: FromPath[KeyId],
+        caller: NamedDependency[Caller],
+        commands: NamedDependency[Commands],
+        maker: NamedDependency[KeyMaker],
+    ) -> RevokedKey:
+        """Refuse a key from now on; streams that were opened with it end."""
+        command = RevokeKey(key_id=key_id)
+        done = await commands.send(caller, "access", maker.access_id, command)
+        await maker.in_force(done)
+        return RevokedKey(key_id, "revoked", done.sequence, note_of(done))
+
+
+class AgentsController(Controller):
+    path = "/agents"
+    tags = ("agents",)
+
+    @get("/")
+    async def list_agents(
+        self, queries: NamedDependency[Queries], workspace: NamedDependency[str]
+    ) -> Page[Agent]:
+        """In the order of their enrolment."""
+        return Page([agent_answer(row) for row in await queries.agents(workspace)])
+
+    @post("/{agent_id:uuid}/drain", status_code=202)
+    async def drain(
+        self,
+        agent_id: FromPath[UUID],
+        caller: NamedDependency[Caller],
+        commands: NamedDependency[Commands],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+    ) -> Agent:
+        """Let it finish what it holds, and give it nothing more."""
+        done = await commands.send(caller, "agent", agent_id, DrainAgent(agent_id=agent_id))
+        found = [row for row in await queries.agents(workspace) if row.id == agent_id]
+        if not found:
+            raise Problem("not_found", f"There is no agent {agent_id}.")
+        return agent_answer(found[0], done)
+
+
+class QueueController(Controller):
+    path = "/queue"
+    tags = ("agents",)
+
+    @get("/")
+    async def queue(
+        self, queries: NamedDependency[Queries], workspace: NamedDependency[str]
+    ) -> Page[Work]:
+        """What is assigned and what waits, in order of arrival, with the reason of each decision."""
+        return Page([_work(item) for item in await queries.queue(workspace)])
+
+
+def _key(row: AccessKeyRow) -> Key:
+    return Key(row.key_id, row.name, row.role, row.created_at, row.created_by, row.sequence)
+
+
+def _issued(key: NewKey, body: IssueBody, caller: Caller, done: Done) -> IssuedKey:
+    return IssuedKey(
+        key_id=key.key_id,
+        name=body.name,
+        role=body.role,
+        secret=key.text,
+        created_by=caller.principal.actor,
+        sequence=done.sequence,
+        note=note_of(done),
+    )
+
+
+def agent_answer(row: AgentRow, done: Done | None = None) -> Agent:
+    return Agent(
+        id=row.id,
+        name=row.name,
+        status=row.status,
+        accelerator=row.accelerator,
+        memory_bytes=row.memory_bytes,
+        methods=row.methods,
+        created_at=row.created_at,
+        sequence=row.sequence,
+        note=note_of(done),
+    )
+
+
+def _work(item: QueueItem) -> Work:
+    row = item.row
+    return Work(
+        work_id=row.work_id,
+        kind=row.kind,
+        method=row.method,
+        attempt=row.attempt,
+        status=row.status,
+        position=item.position,
+        agent_id=row.agent_id,
+        reason=row.reason,
+        queued_at=row.queued_at,
+        assigned_at=row.assigned_at,
+    )

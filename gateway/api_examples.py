@@ -1,0 +1,339 @@
+"""Examples of requests and answers for the API's description; a test reads each into its type."""
+
+from types import MappingProxyType
+from typing import Any, Final
+
+_ID: Final = "019369c2-7c5e-7b3a-9f10-5d2a8c4e6b71"
+_DATASET_ID: Final = "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58"
+_VERSION_ID: Final = "3b1f6d0e-52a7-5c1b-9a64-7f0d2e8c4b19"
+_EVALUATION_ID: Final = "8d2c4e6f-1b3a-5f7e-8c9d-0a1b2c3d4e5f"
+_AGENT_ID: Final = "019369b0-11aa-7c4d-b5e6-f70819a2b3c4"
+_SHA256: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_TIME: Final = "2026-11-20T17:43:05Z"
+_BLOB: Final = {"sha256": _SHA256, "size": 41236, "crc32": 305419896}
+_HYPERPARAMETERS: Final = {
+    "epochs": 3,
+    "batch_size": 16,
+    "learning_rate": 0.002,
+    "warmup_ratio": 0.06,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "max_length": 128,
+    "checkpoint_every": 20,
+    "lora": {
+        "rank": 8,
+        "alpha": 16.0,
+        "dropout": 0.0,
+        "target_modules": ["query", "value"],
+    },
+}
+_SPLIT: Final = {"seed": 0, "validation_fraction": 0.1, "test_fraction": 0.2}
+_SCORES: Final = {
+    "accuracy": 0.975,
+    "f1": 0.974,
+    "precision": 0.976,
+    "recall": 0.974,
+    "latency_ms_p50": 8.1,
+    "latency_ms_mean": 8.4,
+}
+_SUMMARY: Final = {
+    "rows": 160,
+    "base": _SCORES | {"accuracy": 0.925, "f1": 0.924},
+    "untrained": _SCORES | {"accuracy": 0.125, "f1": 0.03},
+    "fine_tuned": _SCORES,
+    "accuracy_delta": 0.05,
+    "accuracy_delta_relative": 0.054,
+    "f1_delta": 0.05,
+    "p_value": 0.0215,
+    "ci95": [0.0125, 0.0938],
+    "only_base_right": 1,
+    "only_fine_tuned_right": 9,
+    "verdict": "better",
+    "seconds": 6.2,
+}
+_DATASET: Final = {
+    "id": _DATASET_ID,
+    "name": "messages",
+    "status": "valid",
+    "sha256": _SHA256,
+    "size": 41236,
+    "format": "csv",
+    "text_column": "text",
+    "label_column": "label",
+    "rows": 800,
+    "labels": {"delivery": 420, "refund": 380},
+    "duplicate_rows": 0,
+    "conflicting_texts": 0,
+    "message": None,
+    "created_at": _TIME,
+    "sequence": 12,
+}
+_JOB: Final = {
+    "id": _ID,
+    "model": "support",
+    "base_model": "finetrail/minilm",
+    "method": "sequence_classification",
+    "status": "running",
+    "attempt": 1,
+    "agent_id": _AGENT_ID,
+    "progress": {
+        "epoch": 2,
+        "epochs": 3,
+        "step": 57,
+        "steps": 105,
+        "percent": 54.3,
+        "eta_s": 6.1,
+    },
+    "loss": 0.214,
+    "tokens_per_s": 2350.0,
+    "dataset_id": _DATASET_ID,
+    "test_dataset_id": None,
+    "spec": {"seed": 0, "split": _SPLIT, "hyperparameters": _HYPERPARAMETERS},
+    "epochs": [
+        {
+            "epoch": 1,
+            "step": 35,
+            "attempt": 1,
+            "train_loss": 0.91,
+            "validation_loss": 0.32,
+            "validation_accuracy": 0.91,
+            "seconds": 4.6,
+            "time": _TIME,
+        }
+    ],
+    "error": None,
+    "version": None,
+    "evaluation_id": None,
+    "created_at": _TIME,
+    "started_at": _TIME,
+    "ended_at": None,
+    "sequence": 21,
+}
+_MODEL: Final = {
+    "id": "b8a1a9b0-6c1d-5e2f-8a3b-4c5d6e7f8091",
+    "name": "support",
+    "base_model": "finetrail/minilm",
+    "versions": 2,
+    "latest": 2,
+    "active": {
+        "number": 1,
+        "version_id": _VERSION_ID,
+        "activated_at": _TIME,
+        "activated_by": "key:3f9a2c1b",
+    },
+    "created_at": _TIME,
+    "sequence": 44,
+}
+_VERSION: Final = {
+    "id": _VERSION_ID,
+    "model": "support",
+    "number": 1,
+    "label": "20261120-174305",
+    "status": "ready",
+    "message": None,
+    "job_id": _ID,
+    "base_model": "finetrail/minilm",
+    "labels": ["delivery", "refund"],
+    "files": [
+        {
+            "path": "lora_adapters/adapter_model.safetensors",
+            "size": 960512,
+            "sha256": _SHA256,
+        }
+    ],
+    "size": 960512,
+    "lineage": {
+        "dataset_id": _DATASET_ID,
+        "dataset_sha256": _SHA256,
+        "test_dataset_id": None,
+        "test_sha256": None,
+        "seed": 0,
+        "split": _SPLIT,
+        "code": "0.1.0",
+        "packages": {"torch": "2.13.0"},
+        "device": "cpu",
+        "threads": 2,
+    },
+    "training": {
+        "rows": 560,
+        "tokens": 31080,
+        "steps": 105,
+        "seconds": 13.9,
+        "final_loss": 0.047,
+        "validation_accuracy": 0.9625,
+    },
+    "evaluation": _SUMMARY | {"id": _EVALUATION_ID, "status": "completed"},
+    "created_at": _TIME,
+    "sequence": 39,
+}
+_EVALUATION: Final = {
+    "id": _EVALUATION_ID,
+    "model": "support",
+    "version": 1,
+    "status": "completed",
+    "summary": _SUMMARY,
+    "error": None,
+    "created_at": _TIME,
+    "ended_at": _TIME,
+    "sequence": 43,
+}
+_EVENT: Final = {
+    "sequence": 44,
+    "id": "5f0c7a5e-90d1-5b7c-8e8e-9d3f3b0c6a12",
+    "type": "ModelActivated",
+    "aggregate": "model",
+    "aggregate_id": "b8a1a9b0-6c1d-5e2f-8a3b-4c5d6e7f8091",
+    "actor": "key:3f9a2c1b",
+    "source": "gateway",
+    "correlation_id": "019369c3-5a5a-7e0b-a1b2-c3d4e5f60718",
+    "causation_id": "019369c3-5a5b-7222-8333-444455556666",
+    "time": _TIME,
+    "data": {"version_id": _VERSION_ID, "number": 1, "previous_version_id": None},
+}
+_AGENT: Final = {
+    "id": _AGENT_ID,
+    "name": "workstation",
+    "status": "active",
+    "accelerator": "cpu",
+    "memory_bytes": 16_000_000_000,
+    "methods": ["sequence_classification"],
+    "created_at": _TIME,
+    "sequence": 3,
+}
+_STEP: Final = {
+    "step": 57,
+    "epoch": 1.63,
+    "loss": 0.214,
+    "learning_rate": 0.0011,
+    "grad_norm": 0.83,
+    "tokens_per_s": 2350.0,
+    "eta_s": 6.1,
+    "attempt": 1,
+    "time": _TIME,
+}
+_LINE: Final = {
+    "sequence": 310,
+    "time": _TIME,
+    "level": "INFO",
+    "message": "step 57/105, loss 0.214",
+    "source": "worker",
+    "text": "[17:43:05] [INFO] step 57/105, loss 0.214",
+    "attempt": 1,
+}
+
+
+def _page(*items: object) -> dict[str, Any]:
+    return {"items": list(items), "next": None}
+
+
+_API: Final = "/api/v1"
+Operation = tuple[str, str]
+
+REQUESTS: Final = MappingProxyType[Operation, Any](
+    {
+        (f"{_API}/jobs", "post"): {
+            "model": "support",
+            "dataset_id": _DATASET_ID,
+            "hyperparameters": {"epochs": 3, "lora": {"rank": 8}},
+            "seed": 0,
+        },
+        (f"{_API}/jobs/{{job_id}}/logs", "post"): {
+            "lines": [{"level": "WARNING", "message": "the room is getting warm"}]
+        },
+        (f"{_API}/models/{{name}}/activate", "post"): {"version": 1},
+        (f"{_API}/models/{{name}}/predict", "post"): {"texts": ["where is my parcel?"]},
+        (f"{_API}/evaluations", "post"): {"model": "support", "version": 1},
+        (f"{_API}/keys", "post"): {"name": "nightly training", "role": "editor"},
+    }
+)
+
+RESPONSES: Final = MappingProxyType[Operation, Any](
+    {
+        (f"{_API}/datasets", "post"): _DATASET,
+        (f"{_API}/datasets", "get"): _page(_DATASET),
+        (f"{_API}/datasets/{{dataset_id}}", "get"): _DATASET,
+        (f"{_API}/datasets/{{dataset_id}}", "delete"): _DATASET | {"status": "deleted"},
+        (f"{_API}/datasets/{{dataset_id}}/rows", "get"): _page(
+            {"line": 2, "text": "where is my parcel?", "label": "delivery"}
+        ),
+        (f"{_API}/jobs", "post"): _JOB | {"status": "queued", "agent_id": None},
+        (f"{_API}/jobs", "get"): _page(_JOB),
+        (f"{_API}/jobs/{{job_id}}", "get"): _JOB,
+        (f"{_API}/jobs/{{job_id}}/cancel", "post"): _JOB | {"status": "cancelling"},
+        (f"{_API}/jobs/{{job_id}}/logs", "get"): _page(_LINE),
+        (f"{_API}/jobs/{{job_id}}/logs", "post"): {"sequence": 311, "lines": 1},
+        (f"{_API}/jobs/{{job_id}}/metrics", "get"): _page(_STEP),
+        (f"{_API}/jobs/{{job_id}}/events", "get"): _page(_EVENT),
+        (f"{_API}/models", "get"): _page(_MODEL),
+        (f"{_API}/models/{{name}}", "get"): _MODEL,
+        (f"{_API}/models/{{name}}/versions", "get"): _page(_VERSION),
+        (f"{_API}/models/{{name}}/versions/{{number}}", "get"): _VERSION,
+        (f"{_API}/models/{{name}}/activate", "post"): _MODEL,
+        (f"{_API}/models/{{name}}/predict", "post"): {
+            "model": "support",
+            "version": 1,
+            "predictions": [
+                {
+                    "label": "delivery",
+                    "score": 0.991,
+                    "scores": {"delivery": 0.991, "refund": 0.009},
+                }
+            ],
+            "seconds": 0.009,
+        },
+        (f"{_API}/evaluations", "post"): _EVALUATION | {"status": "queued", "summary": None},
+        (f"{_API}/evaluations", "get"): _page(_EVALUATION),
+        (f"{_API}/evaluations/{{evaluation_id}}", "get"): _EVALUATION,
+        (f"{_API}/evaluations/{{evaluation_id}}/cancel", "post"): _EVALUATION
+        | {"status": "cancelled", "summary": None},
+        (f"{_API}/evaluations/{{evaluation_id}}/examples", "get"): _page(
+            {
+                "text": "where is my parcel?",
+                "expected": "delivery",
+                "base": "refund",
+                "fine_tuned": "delivery",
+                "winner": "fine_tuned",
+            }
+        ),
+        (f"{_API}/events", "get"): _page(_EVENT),
+        (f"{_API}/keys", "get"): _page(
+            {
+                "key_id": "3f9a2c1b",
+                "name": "nightly training",
+                "role": "editor",
+                "created_at": _TIME,
+                "created_by": "operator:ana",
+                "sequence": 2,
+            }
+        ),
+        (f"{_API}/keys", "post"): {
+            "key_id": "3f9a2c1b",
+            "name": "nightly training",
+            "role": "editor",
+            "secret": "fpk_3f9a2c1b_…",
+            "created_by": "key:9k2LmQ0x",
+            "sequence": 2,
+        },
+        (f"{_API}/keys/{{key_id}}", "delete"): {
+            "key_id": "3f9a2c1b",
+            "status": "revoked",
+            "sequence": 60,
+        },
+        (f"{_API}/agents", "get"): _page(_AGENT),
+        (f"{_API}/agents/{{agent_id}}/drain", "post"): _AGENT | {"status": "draining"},
+        (f"{_API}/queue", "get"): _page(
+            {
+                "work_id": _ID,
+                "kind": "train",
+                "method": "sequence_classification",
+                "attempt": 1,
+                "status": "waiting",
+                "position": 1,
+                "agent_id": None,
+                "reason": None,
+                "queued_at": _TIME,
+                "assigned_at": None,
+            }
+        ),
+    }
+)

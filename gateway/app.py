@@ -1,0 +1,168 @@
+"""The application: every route, its dependencies, and what holds for all of them."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from types import MappingProxyType
+from typing import Any, Final
+
+from litestar import Litestar, Router
+from litestar.connection import ASGIConnection
+from litestar.di import Provide
+from litestar.handlers.base import BaseRouteHandler
+from litestar.openapi.config import OpenAPIConfig
+from litestar.types import ASGIApp, ControllerRouterHandler
+
+from gateway.administration import AgentsController, KeyMaker, KeysController, QueueController
+from gateway.authentication import Middleware, access_control
+from gateway.commanding import Commands, provide_caller
+from gateway.datasets import DatasetsController, Intake
+from gateway.evaluations import EvaluationsController
+from gateway.events import EventsController, JobEventsController
+from gateway.following import Streams
+from gateway.front import LOOPBACK, front
+from gateway.health import HealthController, readiness
+from gateway.hub import Hub
+from gateway.job_logs import JobLogsController
+from gateway.jobs import JobsController
+from gateway.keyring import Keyring
+from gateway.models import ModelsController
+from gateway.openapi import SchemaController, description_of, openapi_config
+from gateway.ports import Blobs, CommandBus, Feed, Inference
+from gateway.predicting import Predictor
+from gateway.problems import Problem, as_response
+from gateway.sse import EventStreams
+from projections.queries import Queries
+
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # of JSON: 256 texts of 20,000 characters fit, escaped
+JSON: Final = frozenset({"application/json"})
+API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
+    DatasetsController,
+    JobsController,
+    JobLogsController,
+    JobEventsController,
+    ModelsController,
+    EvaluationsController,
+    EventsController,
+    KeysController,
+    AgentsController,
+    QueueController,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the gateway is told about itself."""
+
+    workspace: str
+    pepper: bytes  # what the hashes of keys depend on
+    max_upload_bytes: int
+    allowed_hosts: Sequence[str] = LOOPBACK
+    heartbeat_s: float = 15.0  # proxies close connections that are silent for a minute
+
+
+class Gateway:
+    """The application and the two tasks it needs: following the log, and the keys in it."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        bus: CommandBus,
+        queries: Queries,
+        feed: Feed,
+        blobs: Blobs,
+        inference: Inference,
+    ) -> None:
+        workspace = config.workspace
+        self.hub = Hub(feed)
+        self.keyring = Keyring(self.hub, feed, workspace)
+        self.readiness = readiness(feed, queries, self.keyring)
+        commands = Commands(bus, queries, workspace)
+        streams = EventStreams(self.hub, feed, config.heartbeat_s)
+        given = {
+            "workspace": workspace,
+            "queries": queries,
+            "feed": feed,
+            "blobs": blobs,
+            "commands": commands,
+            "streams": Streams(streams, self.keyring),
+            "intake": Intake(
+                blobs,
+                commands,
+                queries,
+                self.hub,
+                workspace=workspace,
+                max_bytes=config.max_upload_bytes,
+            ),
+            "predictor": Predictor(inference, queries, workspace),
+            "maker": KeyMaker(config.pepper, self.keyring, workspace),
+            "readiness": self.readiness,
+        }
+
+        @cache
+        def description() -> bytes:
+            return description_of(partial(_litestar, given, openapi_config()))
+
+        self.litestar = _litestar(
+            given,
+            middleware=[access_control(self.keyring, config.pepper)],
+            extra={"description": Provide(description, sync_to_thread=True)},
+        )
+        self.app: ASGIApp = front(self.litestar, config.allowed_hosts)
+
+    async def run(self) -> None:
+        """Follow the log and the keys in it until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.hub.run(), name="hub")
+            tasks.create_task(self.keyring.run(), name="keyring")
+
+    def drain(self) -> None:
+        """Say no to new traffic and end every stream; clients come back with their last id."""
+        self.readiness.drain()
+        self.hub.close()
+
+
+def _litestar(
+    given: Mapping[str, object],
+    described: OpenAPIConfig | None = None,
+    *,
+    middleware: Sequence[Middleware] = (),
+    extra: Mapping[str, Provide] = MappingProxyType({}),
+) -> Litestar:
+    """The application, or with ``described`` a copy of it that is only asked what it is."""
+    system = [HealthController] if described else [HealthController, SchemaController]
+    return Litestar(
+        [Router("/api/v1", route_handlers=API_ROUTES), *system],
+        dependencies={
+            "caller": Provide(provide_caller, sync_to_thread=False),
+            **{name: _given(value) for name, value in given.items()},
+            **extra,
+        },
+        middleware=middleware,
+        guards=[json_only],
+        exception_handlers={Exception: as_response},
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=described,
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _given(value: object) -> Provide:
+    def provide() -> Any:
+        return value
+
+    return Provide(provide, sync_to_thread=False)
+
+
+def json_only(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """A form that a browser would send without asking us first is not taken for JSON."""
+    if handler.opt.get("any_body"):
+        return
+    media_type = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type and media_type not in JSON:
+        raise Problem(
+            "unsupported_media_type", "Send the body as application/json.", supported=sorted(JSON)
+        )

@@ -1,0 +1,271 @@
+"""Datasets over HTTP: upload, list, look into, delete."""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Request, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+
+from domain.datasets.commands import DeleteDataset, RegisterDataset
+from domain.datasets.rows import RowReader
+from domain.messages import StreamId
+from gateway.authentication import Principal
+from gateway.commanding import Caller, Commands, Done, note_of
+from gateway.hub import Hub, Mailbox
+from gateway.naming import dataset_name
+from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
+from gateway.ports import Blobs
+from gateway.problems import Problem
+from gateway.uploads import Asked, Received, receive
+from projections.datasets import DatasetRow
+from projections.queries import Queries
+
+VALIDATION_S: Final = 30.0  # hundreds of megabytes are read again within this
+LOOK_S: Final = 0.25  # between looks at the read model when no event wakes us
+PREVIEW_BYTES: Final = 16 * 1024 * 1024  # of the file; the first hundred rows of any real one
+
+TextColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the text; found by its usual names if left out.")]  # fmt: skip
+LabelColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the label.")]  # fmt: skip
+Filename = Annotated[str | None, QueryParameter(max_length=1000, description="The file's own name; its ending helps to tell the format.")]  # fmt: skip
+Name = Annotated[str | None, QueryParameter(max_length=1000, description="What to call the dataset; the file's name if left out.")]  # fmt: skip
+Delimiter = Annotated[str | None, QueryParameter(max_length=1, description="Of CSV: , ; | or a tab; found if left out.")]  # fmt: skip
+
+
+class Dataset(msgspec.Struct):
+    """Rows of a text and a label each, stored under the hash of their bytes."""
+
+    id: UUID
+    name: str
+    status: Literal["pending", "valid", "rejected", "deleted"]
+    sha256: str
+    size: int
+    format: str
+    text_column: str
+    label_column: str
+    rows: int
+    labels: dict[str, int]
+    duplicate_rows: int | None
+    conflicting_texts: int | None
+    message: str | None
+    created_at: datetime | None
+    sequence: int
+    note: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class RowPreview(msgspec.Struct):
+    """A row as training reads it."""
+
+    line: int
+    text: str
+    label: str
+
+
+class DatasetsController(Controller):
+    path = "/datasets"
+    tags = ("datasets",)
+
+    @post("/", opt={"any_body": True}, request_max_body_size=None, status_code=201)
+    async def upload(
+        self,
+        request: Request[Principal, Any, Any],
+        caller: NamedDependency[Caller],
+        intake: NamedDependency["Intake"],
+        name: Name = None,
+        filename: Filename = None,
+        format: Annotated[Literal["csv", "jsonl"] | None, QueryParameter()] = None,  # noqa: A002
+        text_column: TextColumn = None,
+        label_column: LabelColumn = None,
+        delimiter: Delimiter = None,
+    ) -> Response[Dataset]:
+        """Upload CSV or JSON Lines, as the raw body or as a form with the field `file`.
+
+        The file is checked while it streams in; what cannot be read is refused by line and field,
+        and nothing of it is kept. The answer waits until the stored bytes were validated.
+        """
+        asked = Asked(name, filename, format, text_column, label_column, delimiter)
+        dataset = await intake.take(request, caller, asked)
+        headers = {"Location": f"/api/v1/datasets/{dataset.id}"}
+        taken_only = dataset.note is not msgspec.UNSET
+        return Response(dataset, status_code=202 if taken_only else 201, headers=headers)
+
+    @get("/")
+    async def list_datasets(
+        self,
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+        limit: Limit = 20,
+        cursor: Cursor = None,
+    ) -> Page[Dataset]:
+        """Newest first, deleted ones too."""
+        before = decode_cursor(cursor)
+        rows = await queries.datasets(workspace, limit=limit + 1, before=before)
+        return page_of(rows, limit, lambda row: row.created_sequence, dataset_answer)
+
+    @get("/{dataset_id:uuid}")
+    async def get_dataset(
+        self,
+        dataset_id: FromPath[UUID],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+    ) -> Dataset:
+        """One dataset and what it holds."""
+        return dataset_answer(await require_dataset(queries, workspace, dataset_id))
+
+    @get("/{dataset_id:uuid}/rows")
+    async def rows(
+        self,
+        dataset_id: FromPath[UUID],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+        blobs: NamedDependency[Blobs],
+        limit: Limit = 20,
+    ) -> Page[RowPreview]:
+        """The first rows, as training reads them."""
+        row = await require_dataset(queries, workspace, dataset_id)
+        if row.status == "deleted":
+            raise Problem("not_found", f"Dataset {dataset_id} was deleted.")
+        return Page(await preview(blobs, row, limit))
+
+    @delete("/{dataset_id:uuid}", status_code=200)
+    async def delete_dataset(
+        self,
+        dataset_id: FromPath[UUID],
+        caller: NamedDependency[Caller],
+        commands: NamedDependency[Commands],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+    ) -> Dataset:
+        """Nothing is trained on it any more; the lineage of what was trained stays."""
+        row = await require_dataset(queries, workspace, dataset_id)
+        command = DeleteDataset(dataset_id=dataset_id)
+        done = await commands.send(caller, "dataset", dataset_id, command)
+        if done.readable:
+            row = await require_dataset(queries, workspace, dataset_id)
+        return dataset_answer(row, done)
+
+
+class Intake:
+    """Uploads of one workspace: bytes into the blob store, then the command, then its validation."""
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        commands: Commands,
+        queries: Queries,
+        hub: Hub,
+        *,
+        workspace: str,
+        max_bytes: int,
+    ) -> None:
+        self._blobs = blobs
+        self._commands = commands
+        self._queries = queries
+        self._hub = hub
+        self._workspace = workspace
+        self._max_bytes = max_bytes
+
+    async def take(
+        self, request: Request[Principal, Any, Any], caller: Caller, asked: Asked
+    ) -> Dataset:
+        dataset_name(asked.name, asked.filename)  # refused before a byte is read
+        received = await receive(request, self._blobs, asked, self._max_bytes)
+        register = _register(caller.resource_id, received)
+        subject = StreamId(self._workspace, "dataset", caller.resource_id).subject
+        with self._hub.mailbox(subject) as box:
+            done = await self._commands.send(caller, "dataset", caller.resource_id, register)
+            row = await self._validated(caller.resource_id, box) if done.readable else None
+        return dataset_answer(row) if row else _as_asked(register, done)
+
+    async def _validated(self, dataset_id: UUID, box: Mailbox) -> DatasetRow | None:
+        """The dataset once it is judged, or as it is when that takes too long."""
+        deadline = asyncio.get_running_loop().time() + VALIDATION_S
+        while True:
+            row = await self._queries.dataset(self._workspace, dataset_id)
+            left = deadline - asyncio.get_running_loop().time()
+            if (row and row.status != "pending") or left <= 0:
+                return row
+            for frame in await box.take(min(LOOK_S, left)):
+                await self._queries.wait_for(frame.message.sequence, min(LOOK_S, left))
+
+
+def _register(dataset_id: UUID, received: Received) -> RegisterDataset:
+    reader = received.reader
+    if reader.format is None or reader.text_column is None or reader.label_column is None:
+        raise RuntimeError("a file without problems has a format and two columns")
+    return RegisterDataset(
+        dataset_id=dataset_id,
+        name=dataset_name(received.asked.name, received.asked.filename),
+        blob=received.blob,
+        format=reader.format,
+        delimiter=reader.delimiter,
+        text_column=reader.text_column,
+        label_column=reader.label_column,
+        rows=reader.row_count,
+        labels=reader.labels,
+    )
+
+
+def dataset_answer(row: DatasetRow, done: Done | None = None) -> Dataset:
+    return Dataset(
+        id=row.id,
+        name=row.name,
+        status=row.status,
+        sha256=row.sha256,
+        size=row.size,
+        format=row.format,
+        text_column=row.text_column,
+        label_column=row.label_column,
+        rows=row.rows,
+        labels=row.labels,
+        duplicate_rows=row.duplicate_rows,
+        conflicting_texts=row.conflicting_texts,
+        message=row.message,
+        created_at=row.created_at,
+        sequence=row.sequence,
+        note=note_of(done),
+    )
+
+
+def _as_asked(register: RegisterDataset, done: Done) -> Dataset:
+    """What will be there once the read model is back."""
+    return Dataset(
+        id=register.dataset_id,
+        name=register.name,
+        status="pending",
+        sha256=register.blob.sha256,
+        size=register.blob.size,
+        format=register.format,
+        text_column=register.text_column,
+        label_column=register.label_column,
+        rows=register.rows,
+        labels=register.labels,
+        duplicate_rows=None,
+        conflicting_texts=None,
+        message=None,
+        created_at=None,
+        sequence=done.sequence,
+        note=note_of(done),
+    )
+
+
+async def require_dataset(queries: Queries, workspace: str, dataset_id: UUID) -> DatasetRow:
+    row = await queries.dataset(workspace, dataset_id)
+    if row is None:
+        raise Problem("not_found", f"There is no dataset {dataset_id}.")
+    return row
+
+
+async def preview(blobs: Blobs, row: DatasetRow, limit: int) -> list[RowPreview]:
+    reader = RowReader(
+        "csv" if row.format == "csv" else "jsonl", row.text_column, row.label_column, row.delimiter
+    )
+    found: list[RowPreview] = []
+    async for chunk in blobs.read(row.sha256, 0, PREVIEW_BYTES):
+        found += [RowPreview(r.line, r.text, r.label) for r in reader.feed(chunk)]
+    if len(found) < limit:
+        found += [RowPreview(r.line, r.text, r.label) for r in reader.finish()]
+    return found[:limit]

@@ -1,0 +1,183 @@
+"""The event log over HTTP: who did what and when, as pages and as a stream."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, Request, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
+
+from domain.catalog import UnknownType
+from domain.messages import StreamId
+from domain.subjects import Aggregate
+from domain.wire import decode_recorded
+from gateway.authentication import Principal
+from gateway.following import LastEventId, Streams, position_of, wants_stream
+from gateway.hub import Encoder
+from gateway.jobs import require_job
+from gateway.pages import Limit, Page
+from gateway.ports import FeedMessage
+from gateway.sse import Reading, encode
+from projections import timeline
+from projections.queries import Queries
+from projections.timeline import TimelineRow
+
+After = Annotated[int | None, QueryParameter(ge=0, lt=2**63, description="Events behind this sequence, oldest first; without it the newest.")]  # fmt: skip
+
+
+class Event(msgspec.Struct):
+    """A fact of the log. `sequence` is its position; secrets and their hashes are left out."""
+
+    sequence: int
+    id: UUID
+    type: str
+    aggregate: Aggregate
+    aggregate_id: UUID
+    actor: str
+    source: str
+    correlation_id: UUID
+    causation_id: UUID
+    time: datetime
+    data: dict[str, Any]
+
+
+class Filter(msgspec.Struct, frozen=True):
+    aggregate: Aggregate | None = None
+    aggregate_id: UUID | None = None
+    type: str | None = None
+    actor: str | None = None
+
+
+class EventsController(Controller):
+    path = "/events"
+    tags = ("events",)
+
+    @get("/")
+    async def list_events(
+        self,
+        request: Request[Principal, Any, Any],
+        queries: NamedDependency[Queries],
+        streams: NamedDependency[Streams],
+        workspace: NamedDependency[str],
+        aggregate: Annotated[Aggregate | None, QueryParameter()] = None,
+        aggregate_id: Annotated[UUID | None, QueryParameter(name="id")] = None,
+        event_type: Annotated[str | None, QueryParameter(name="type", max_length=64)] = None,
+        actor: Annotated[str | None, QueryParameter(max_length=200)] = None,
+        after: After = None,
+        limit: Limit = 20,
+        last_event_id: LastEventId = None,
+    ) -> Page[Event] | Stream:
+        """The log in order, as a page of JSON or as a stream that goes on for ever.
+
+        `Accept: text/event-stream` asks for the stream: it replays what comes behind `after` (all,
+        if that is left out) and then says what happens.
+        """
+        chosen = Filter(aggregate, aggregate_id, event_type, actor)
+        if wants_stream(request):
+            position = position_of(last_event_id, None if after is None else str(after))
+            return streams.open(request, event_reading(workspace, chosen, position))
+        return await read_events(queries, workspace, chosen, after, limit)
+
+
+class JobEventsController(Controller):
+    path = "/jobs/{job_id:uuid}/events"
+    tags = ("jobs",)
+
+    @get("/")
+    async def job_events(
+        self,
+        job_id: FromPath[UUID],
+        request: Request[Principal, Any, Any],
+        queries: NamedDependency[Queries],
+        streams: NamedDependency[Streams],
+        workspace: NamedDependency[str],
+        after: After = None,
+        limit: Limit = 100,
+        last_event_id: LastEventId = None,
+    ) -> Page[Event] | Stream:
+        """What happened in the life of a job, as a page or as a stream."""
+        await require_job(queries, workspace, job_id)
+        chosen = Filter("job", job_id)
+        if wants_stream(request):
+            position = position_of(last_event_id, None if after is None else str(after))
+            return streams.open(request, event_reading(workspace, chosen, position))
+        return await read_events(queries, workspace, chosen, after, limit)
+
+
+async def read_events(
+    queries: Queries, workspace: str, chosen: Filter, after: int | None, limit: int
+) -> Page[Event]:
+    rows = await queries.events(
+        workspace, **msgspec.structs.asdict(chosen), after=after, limit=limit + 1
+    )
+    if after is None:  # the newest: nothing comes behind them
+        return Page([event_answer(row) for row in rows[-limit:]])
+    more = str(rows[limit - 1].sequence) if len(rows) > limit else None
+    return Page([event_answer(row) for row in rows[:limit]], more)
+
+
+def event_reading(workspace: str, chosen: Filter, after: int) -> Reading:
+    topic = f"events.{workspace}"
+    if chosen.aggregate is not None:
+        topic += f".{chosen.aggregate}"
+        if chosen.aggregate_id is not None:
+            topic = StreamId(workspace, chosen.aggregate, chosen.aggregate_id).subject
+    return Reading("EVENTS", topic, after, _encoder(chosen))
+
+
+def _encoder(chosen: Filter) -> Encoder:
+    if chosen.type is None and chosen.actor is None and _topic_says_all(chosen):
+        return encode_event
+
+    def encode_chosen(message: FeedMessage) -> bytes:
+        return encode_event(message) if _is_chosen(message, chosen) else b""
+
+    return encode_chosen
+
+
+def _topic_says_all(chosen: Filter) -> bool:
+    return chosen.aggregate_id is None or chosen.aggregate is not None
+
+
+def _is_chosen(message: FeedMessage, chosen: Filter) -> bool:
+    row = _row(message)
+    return row is not None and all(
+        getattr(row, name) == value
+        for name, value in msgspec.structs.asdict(chosen).items()
+        if value is not None
+    )
+
+
+def encode_event(message: FeedMessage) -> bytes:
+    """One function for all readers, so that an event is encoded once."""
+    row = _row(message)
+    if row is None:
+        return b""
+    return encode("event", msgspec.json.encode(event_answer(row)).decode(), row.sequence)
+
+
+def _row(message: FeedMessage) -> TimelineRow | None:
+    try:
+        recorded = decode_recorded(message.subject, message.sequence, message.headers, message.data)
+    except UnknownType:
+        return None  # a newer writer's; whoever runs a build that knows it is shown it
+    return timeline.project(None, recorded)
+
+
+def event_answer(row: TimelineRow) -> Event:
+    return Event(
+        sequence=row.sequence,
+        id=row.id,
+        type=row.type,
+        aggregate=row.aggregate,
+        aggregate_id=row.aggregate_id,
+        actor=row.actor,
+        source=row.source,
+        correlation_id=row.correlation_id,
+        causation_id=row.causation_id,
+        time=row.time,
+        data=row.data,
+    )

@@ -1,0 +1,48 @@
+"""What routes need to answer with a stream: who wants one, from where, and the response."""
+
+from typing import Annotated, Any, Final
+
+from litestar import Request
+from litestar.params import HeaderParameter
+from litestar.response import Stream
+
+from gateway.authentication import Keys, Principal
+from gateway.problems import invalid
+from gateway.sse import STREAM_HEADERS, EventStreams, Reading
+
+EVENT_STREAM: Final = "text/event-stream"
+
+LastEventId = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Last-Event-ID", max_length=40, description="Go on behind this message of a stream."
+    ),
+]
+
+
+class Streams:
+    """Answers with streams, each of which ends when the key it was opened with is revoked."""
+
+    def __init__(self, events: EventStreams, keys: Keys) -> None:
+        self._events = events
+        self._keys = keys
+
+    def open(self, request: Request[Principal, Any, Any], reading: Reading) -> Stream:
+        key_id = request.user.key_id
+        chunks = self._events.open(reading, lambda: self._keys.find(key_id) is not None)
+        return Stream(chunks, media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+
+
+def wants_stream(request: Request[Any, Any, Any], *, follow: bool = False) -> bool:
+    """JSON is for whoever asks for nothing in particular, or likes both the same."""
+    accepted = request.accept.best_match(["application/json", EVENT_STREAM], "application/json")
+    return follow or accepted == EVENT_STREAM
+
+
+def position_of(last_event_id: str | None, after: str | None) -> int:
+    """Where a stream goes on: a reconnecting client's header wins over its first question."""
+    told, field = (last_event_id, "Last-Event-ID") if last_event_id else (after, "after")
+    text = (told or "0").strip()
+    if not text.isdecimal() or len(text) > 18:
+        raise invalid(field, "the sequence of a message", "header" if last_event_id else "query")
+    return int(text)

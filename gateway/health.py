@@ -1,0 +1,94 @@
+"""Is the process alive, and may traffic come: two questions with two answers."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, Literal
+
+import msgspec
+from litestar import Controller, get
+from litestar.di import NamedDependency
+
+from domain.errors import StoreUnavailable
+from gateway.keyring import Keyring
+from gateway.ports import Feed
+from gateway.problems import Problem
+from projections.queries import Queries, ReadModelUnavailable
+
+MAX_LAG: Final = 1000  # events that the read model may be behind; it takes in thousands a second
+CHECK_S: Final = 3.0  # a check that takes longer has failed
+
+Check = Callable[[], Awaitable[str | None]]
+
+
+class Live(msgspec.Struct):
+    status: Literal["alive"] = "alive"
+
+
+class Ready(msgspec.Struct):
+    status: Literal["ready"] = "ready"
+
+
+class Readiness:
+    """Asks what the gateway depends on; ``drain`` makes it say no for good."""
+
+    def __init__(self, checks: Mapping[str, Check]) -> None:
+        self._checks = checks
+        self._draining = False
+
+    def drain(self) -> None:
+        self._draining = True
+
+    async def wrong(self) -> dict[str, str]:
+        """What is wrong, by name; empty when traffic may come."""
+        if self._draining:
+            return {"gateway": "it is stopping"}
+        answers = await asyncio.gather(*(self._ask(check) for check in self._checks.values()))
+        return {name: said for name, said in zip(self._checks, answers, strict=True) if said}
+
+    async def _ask(self, check: Check) -> str | None:
+        try:
+            async with asyncio.timeout(CHECK_S):
+                return await check()
+        except TimeoutError:
+            return f"no answer within {CHECK_S:g} s"
+
+
+def readiness(feed: Feed, queries: Queries, keyring: Keyring) -> Readiness:
+    async def log() -> str | None:
+        try:
+            await feed.state("EVENTS")
+        except StoreUnavailable as error:
+            return str(error)
+        return None
+
+    async def read_model() -> str | None:
+        try:
+            behind = (await feed.state("EVENTS")).last - await queries.position()
+        except ReadModelUnavailable as error:
+            return str(error)
+        except StoreUnavailable:
+            return "how far it is behind cannot be told"
+        return f"it is {behind:,} events behind" if behind > MAX_LAG else None
+
+    async def keys() -> str | None:
+        return None if keyring.loaded else "not read from the log yet"
+
+    return Readiness({"event log": log, "read model": read_model, "keys": keys})
+
+
+class HealthController(Controller):
+    path = "/health"
+    tags = ("system",)
+
+    @get("/live")
+    async def live(self) -> Live:
+        """The process answers. Nothing else is asked."""
+        return Live()
+
+    @get("/ready")
+    async def ready(self, readiness: NamedDependency[Readiness]) -> Ready:
+        """The log, the read model and the keys are there; otherwise 503 with what is missing."""
+        if wrong := await readiness.wrong():
+            said = "; ".join(f"{name}: {what}" for name, what in wrong.items())
+            raise Problem("not_ready", f"Not ready: {said}.", reasons=wrong)
+        return Ready()

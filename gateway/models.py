@@ -1,0 +1,163 @@
+"""Models over HTTP: list, activate, predict, download."""
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Controller, Request, Response, get, head, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar.response import Stream
+
+from domain.models.commands import ActivateModel
+from gateway.authentication import Principal
+from gateway.bodies import VersionNumber
+from gateway.commanding import Caller, Commands
+from gateway.downloads import Archive, archive_of
+from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
+from gateway.ports import Blobs
+from gateway.predicting import Predictions, Predictor
+from gateway.registry import (
+    Model,
+    Version,
+    model_answer,
+    require_model,
+    require_ready,
+    require_version,
+    version_answer,
+)
+from projections.queries import Queries
+
+IfNoneMatch = Annotated[str | None, HeaderParameter(name="If-None-Match", max_length=1000)]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
+
+
+class ActivateBody(msgspec.Struct, forbid_unknown_fields=True):
+    version: VersionNumber
+
+
+class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Texts to classify, by the version in service or by another ready one."""
+
+    texts: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=256)]
+    version: VersionNumber | None = None
+
+
+class ModelsController(Controller):
+    path = "/models"
+    tags = ("models",)
+
+    @get("/")
+    async def list_models(
+        self,
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+        limit: Limit = 20,
+        cursor: Cursor = None,
+    ) -> Page[Model]:
+        """Newest first."""
+        before = decode_cursor(cursor)
+        rows = await queries.models(workspace, limit=limit + 1, before=before)
+        return page_of(rows, limit, lambda row: row.created_sequence, model_answer)
+
+    @get("/{name:str}")
+    async def get_model(
+        self,
+        name: FromPath[str],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+    ) -> Model:
+        """One model and what is in service of it."""
+        return model_answer(await require_model(queries, workspace, name))
+
+    @get("/{name:str}/versions")
+    async def versions(
+        self,
+        name: FromPath[str],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+        limit: Limit = 20,
+        cursor: Cursor = None,
+    ) -> Page[Version]:
+        """Newest first."""
+        before = decode_cursor(cursor)
+        model = await require_model(queries, workspace, name)
+        found = await queries.versions(workspace, model.id, limit=limit + 1, before=before)
+        return page_of(found, limit, lambda one: one.row.created_sequence, version_answer)
+
+    @get("/{name:str}/versions/{number:int}")
+    async def version(
+        self,
+        name: FromPath[str],
+        number: FromPath[int],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+    ) -> Version:
+        """One version: files, lineage, training and evaluation."""
+        model = await require_model(queries, workspace, name)
+        return version_answer(await require_version(queries, workspace, model, number))
+
+    @get("/{name:str}/versions/{number:int}/download", media_type="application/zip")
+    async def download(
+        self,
+        name: FromPath[str],
+        number: FromPath[int],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+        blobs: NamedDependency[Blobs],
+        if_none_match: IfNoneMatch = None,
+    ) -> Response[None] | Stream:
+        """The version as a ZIP: `lora_adapters/`, a model card as `README.md`, `metrics.json`."""
+        archive = await _archive(queries, workspace, name, number)
+        if if_none_match and archive.etag in if_none_match:
+            return Response(None, status_code=304, headers={"ETag": archive.etag})
+        return Stream(
+            archive.layout.read(blobs.read), media_type="application/zip", headers=archive.headers
+        )
+
+    @head("/{name:str}/versions/{number:int}/download", media_type="application/zip")
+    async def download_headers(
+        self,
+        name: FromPath[str],
+        number: FromPath[int],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+    ) -> Response[None]:
+        """How large the ZIP is, without it."""
+        archive = await _archive(queries, workspace, name, number)
+        headers = {**archive.headers, "Content-Type": "application/zip"}
+        return Response(None, media_type="application/zip", headers=headers)
+
+    @post("/{name:str}/activate", status_code=200)
+    async def activate(
+        self,
+        name: FromPath[str],
+        data: JSONBody[ActivateBody],
+        caller: NamedDependency[Caller],
+        commands: NamedDependency[Commands],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+    ) -> Model:
+        """Put a ready version into service; activating an older one again takes it back."""
+        model = await require_model(queries, workspace, name)
+        version = await require_version(queries, workspace, model, data.version)
+        command = ActivateModel(model_id=model.id, version_id=version.row.id)
+        done = await commands.send(caller, "model", model.id, command)
+        return model_answer(await require_model(queries, workspace, name), done)
+
+    @post("/{name:str}/predict", status_code=200)
+    async def predict(
+        self,
+        name: FromPath[str],
+        data: JSONBody[PredictBody],
+        request: Request[Principal, Any, Any],
+        predictor: NamedDependency[Predictor],
+    ) -> Predictions:
+        """Classify texts with the version in service, or with the one named."""
+        return await predictor.predict(request.scope, name, data.version, data.texts)
+
+
+async def _archive(queries: Queries, workspace: str, name: str, number: int) -> Archive:
+    model = await require_model(queries, workspace, name)
+    version = await require_version(queries, workspace, model, number)
+    require_ready(version.row)
+    return archive_of(version)

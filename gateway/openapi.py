@@ -1,0 +1,149 @@
+"""The description of the API: OpenAPI 3.1 as JSON, without a page that would load scripts."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any, Final
+
+import msgspec
+from litestar import Controller, Litestar, Response, get
+from litestar.di import NamedDependency
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+
+from gateway.access_matrix import ACCESS
+from gateway.api_examples import REQUESTS, RESPONSES
+from gateway.problems import PROBLEM_JSON
+from gateway.uploads import FIELDS, MEDIA_TYPES, MULTIPART
+
+Json = dict[str, Any]
+
+_DESCRIPTION: Final = """\
+Upload data, fine-tune, watch it live, compare, put into service, predict.
+
+Every request but those under `/health` and `/schema` carries an API key:
+`Authorization: Bearer fpk_…`. Every error is a problem (RFC 9457) with a stable `code`. Commands are
+answered with `sequence`, the position in the event log after which their effect can be read; where
+that takes longer than usual, the answer has a `note`. Lists are pages of `items` with a cursor in `next`.
+"""
+_PROBLEM: Final[Json] = {
+    "type": "object",
+    "description": "RFC 9457. Some problems say more: `errors` by field, `problems` by line.",
+    "required": ["type", "title", "status", "detail", "instance", "code"],
+    "properties": {
+        "type": {"type": "string", "examples": ["urn:finetrail:problem:not_found"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string", "description": "The request, as in `X-Request-Id`."},
+        "code": {"type": "string", "description": "Stable; branch on this."},
+    },
+    "additionalProperties": True,
+}
+_MEANINGS: Final = {
+    "400": "The request is malformed; `errors` names the fields.",
+    "401": "No valid API key.",
+    "403": "The key's role may not do this.",
+    "404": "There is no such thing.",
+    "409": "The rules refuse it in the present state.",
+    "413": "The body is too large; `limit` says how large it may be.",
+    "415": "The media type is not taken; `supported` lists those that are.",
+    "422": "The file cannot be read; `problems` says where and what would be right.",
+    "500": "Our mistake; the log of the gateway has it under the id in `instance`.",
+    "503": "Something that is needed is away; `Retry-After` says when to ask again.",
+}
+_WRITES: Final = ("409", "413", "415")
+_UPLOAD: Final = ("/api/v1/datasets", "post")
+_STREAMS: Final = ("/api/v1/jobs/{job_id}/logs", "/api/v1/jobs/{job_id}/events", "/api/v1/events")
+
+
+class SchemaController(Controller):
+    path = "/schema"
+    include_in_schema = False
+
+    @get("/openapi.json")
+    async def schema(self, description: NamedDependency[bytes]) -> Response[bytes]:
+        """The description that you are looking for."""
+        return Response(description, media_type="application/vnd.oai.openapi+json")
+
+
+def openapi_config() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Finetrail",
+        version=version("finetrail"),
+        description=_DESCRIPTION,
+        use_handler_docstrings=True,
+        security=[{"key": []}],
+        components=Components(
+            security_schemes={
+                "key": SecurityScheme(type="http", scheme="bearer", bearer_format="fpk_…")
+            }
+        ),
+    )
+
+
+def description_of(build: Callable[[], Litestar]) -> bytes:
+    """What an application says of itself, and what it cannot say: problems, streams, examples."""
+    schema = build().openapi_schema.to_schema()
+    schema["components"].setdefault("schemas", {})["Problem"] = _PROBLEM
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            _complete(path, method, operation)
+    return msgspec.json.encode(schema)
+
+
+def _complete(path: str, method: str, operation: Json) -> None:
+    responses: Json = operation["responses"]
+    success = next((code for code in responses if code.startswith("2")), None)
+    responses.pop("400", None)  # the framework's own form of it
+    for code in _errors(path, method):
+        responses[code] = {
+            "description": _MEANINGS[code],
+            "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+    role = ACCESS.get((method.upper(), path))
+    operation["x-role"] = role
+    if role == "public":
+        operation["security"] = []
+    if path in _STREAMS and method == "get" and success:
+        responses[success]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    if (path, method) == _UPLOAD:
+        operation["requestBody"] = _upload_body()
+    _add_examples(path, method, operation, responses.get(success or ""))
+
+
+def _add_examples(path: str, method: str, operation: Json, success: Json | None) -> None:
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if body and (path, method) in REQUESTS:
+        body["example"] = REQUESTS[path, method]
+    answer = (success or {}).get("content", {}).get("application/json")
+    if answer and (path, method) in RESPONSES:
+        answer["example"] = RESPONSES[path, method]
+
+
+def _errors(path: str, method: str) -> list[str]:
+    if ACCESS.get((method.upper(), path)) == "public":
+        return ["400", "500", "503"]
+    codes = ["400", "401", "403", "500", "503"]
+    if "{" in path or path.endswith(("/evaluations", "/jobs")):
+        codes.append("404")
+    if method in {"post", "delete"} or path.endswith("/download"):
+        codes += _WRITES
+    if (path, method) == _UPLOAD:
+        codes.append("422")
+    return sorted(codes)
+
+
+def _upload_body() -> Json:
+    form = {
+        "type": "object",
+        "required": ["file"],
+        "properties": {
+            "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+            **{name: {"type": "string"} for name in FIELDS},
+        },
+        "additionalProperties": False,
+    }
+    raw = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+    content: Json = dict.fromkeys(sorted(MEDIA_TYPES), raw)
+    content["text/csv"] = raw | {"example": "text,label\nwhere is my parcel?,delivery\n"}
+    return {"required": True, "content": content | {MULTIPART: {"schema": form}}}

@@ -67,6 +67,8 @@ class NatsEventSource:
     async def follow(self, after: int) -> AsyncGenerator[Sequence[LogMessage], None]:
         """All messages behind ``after``, in order, without a gap, for ever.
 
+        A batch is empty when nothing came for a second.
+
         Raises:
             ConnectionClosedError: The connection was closed on this side.
         """
@@ -76,7 +78,7 @@ class NatsEventSource:
                 async with contextlib.aclosing(self._consume(after)) as batches:
                     async for batch in batches:
                         yield batch
-                        after, said = batch[-1].sequence, False
+                        after, said = batch[-1].sequence if batch else after, False
                 _log.info("following %s anew behind %d", self._stream, after)
             except ConnectionClosedError:
                 raise
@@ -103,7 +105,7 @@ class NatsEventSource:
         pull = _Pull(self._nc, f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}")
         await pull.open()
         try:
-            while batch := await pull.batch():
+            while (batch := await pull.batch()) is not None:
                 yield batch
         finally:
             await pull.close()
@@ -134,20 +136,18 @@ class _Pull:
         with contextlib.suppress(NatsError):
             await self._subscription.unsubscribe()
 
-    async def batch(self) -> list[LogMessage]:
-        """The next messages, at least one; nothing when this consumer is of no more use."""
+    async def batch(self) -> list[LogMessage] | None:
+        """What has come, perhaps nothing yet; None when this consumer is of no more use."""
+        await self._ask()
         loop = asyncio.get_running_loop()
-        while not self._arrived:
+        if not self._arrived:
             if self._broken or loop.time() - self._heard > SILENCE_S:
-                return []
-            await self._ask()
+                return None
             await self._wait(HEARTBEAT_S)
         until = loop.time() + LINGER_S
-        while len(self._arrived) < BATCH and loop.time() < until and await self._wait(IDLE_S):
+        while 0 < len(self._arrived) < BATCH and loop.time() < until and await self._wait(IDLE_S):
             pass
-        taken = [self._arrived.popleft() for _ in range(min(BATCH, len(self._arrived)))]
-        await self._ask()
-        return taken
+        return [self._arrived.popleft() for _ in range(min(BATCH, len(self._arrived)))]
 
     async def _ask(self) -> None:
         if self._asked > BATCH or len(self._arrived) > BATCH:

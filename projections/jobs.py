@@ -168,7 +168,13 @@ def _lived(row: JobRow, recorded: Recorded[Event]) -> JobRow:
         case CancellationRequested():
             return replace(row, status="cancelling")
         case JobInterrupted() as event:
-            return replace(row, status="queued", agent_id=None, interrupted=event.reason)
+            return replace(
+                row,
+                status="queued",
+                agent_id=None,
+                step=row.checkpoint_step or 0,
+                interrupted=event.reason,
+            )
         case JobSucceeded() | JobFailed() | JobCancelled() as event:
             return replace(_ended(row, event), ended_at=recorded.recorded_at)
         case _:

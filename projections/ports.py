@@ -35,6 +35,7 @@ class EventSource(Protocol):
     def follow(self, after: int) -> AsyncGenerator[Sequence[Message], None]:
         """All messages behind ``after``, in order and without a gap, in batches of what is there.
 
+        While nothing comes, an empty batch says about every second that the log is being watched.
         It never ends and outlives the server's absence; whoever stops early closes it.
         """
         ...

@@ -34,6 +34,7 @@ REPLACED_S: Final = 30.0  # how often a runner looks whether its tables are back
 
 _CHECKPOINT: Final = tables.projection_checkpoint.fullname
 _LOCK: Final = 0x66747072  # "ftpr"; the second half of the key is the projection's name
+_FIND: Final = f"SELECT sequence FROM {_CHECKPOINT} WHERE name = $1"  # noqa: S608 - our own name
 _MOVE: Final = (
     f"WITH moved AS (UPDATE {_CHECKPOINT} SET sequence = $1, error = NULL, updated_at = now() "  # noqa: S608 - our own name
     "WHERE name = $2 AND sequence = $3 AND fingerprint = $4 RETURNING name, sequence) "
@@ -120,7 +121,7 @@ class Runner(Generic[M]):
                 self._went("running")
                 self._delay = FIRST_RETRY_S
                 async for batch in batches:
-                    await self._take(connection, batch)
+                    await (self._take(connection, batch) if batch else self._check(connection))
         finally:
             connection.terminate()
 
@@ -132,8 +133,7 @@ class Runner(Generic[M]):
 
     async def _begin(self, connection: "asyncpg.Connection[Any]") -> int:
         """Where to go on: behind the checkpoint, or from the start where the log is another one."""
-        find = f"SELECT sequence FROM {_CHECKPOINT} WHERE name = $1"  # noqa: S608 - our own name
-        checkpoint: int = await connection.fetchval(find, self.state.name)
+        checkpoint: int = await connection.fetchval(_FIND, self.state.name)
         last = await self._source.last()
         if checkpoint > last:
             _log.warning(
@@ -148,13 +148,18 @@ class Runner(Generic[M]):
         self.state.sequence = checkpoint
         return checkpoint
 
+    async def _check(self, connection: "asyncpg.Connection[Any]") -> None:
+        """While nothing comes, see that Postgres is there and the checkpoint is still ours."""
+        if await connection.fetchval(_FIND, self.state.name) != self.state.sequence:
+            raise _LostOwnership("the checkpoint was moved by somebody else")
+
     async def _take(self, connection: "asyncpg.Connection[Any]", batch: Sequence[Message]) -> None:
         """Project a batch; what stands before a message that cannot be read still counts."""
         read: list[M] = []
         last: Message | None = None
         broken: Unreadable | None = None
         for message in batch:
-            if message.sequence <= self.state.sequence:
+            if message.sequence <= (last.sequence if last else self.state.sequence):
                 continue  # delivered again
             try:
                 read += self._projection.read(message)

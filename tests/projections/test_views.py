@@ -1,0 +1,319 @@
+"""Events become rows: pure functions, no database."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytest
+
+from domain.access.events import KeyRevoked
+from domain.agents.events import AgentDrained
+from domain.catalog import EVENTS
+from domain.messages import Event
+from domain.telemetry import MetricsLogged
+from projections import (
+    access_keys,
+    agents,
+    datasets,
+    evaluations,
+    jobs,
+    metrics,
+    model_versions,
+    models,
+    timeline,
+    work_items,
+)
+from projections.answers import with_progress
+from projections.projection import registry
+from projections.view import Key, View
+from tests.projections import histories as h
+
+R = TypeVar("R")
+BIRTHS = (
+    "DatasetRegistered",
+    "JobSubmitted",
+    "EpochCompleted",
+    "ModelCreated",
+    "VersionRegistered",
+    "EvaluationRequested",
+    "EvaluationCompleted",
+    "AgentEnrolled",
+    "WorkQueued",
+    "KeyIssued",
+)
+
+
+def rows(view: View[Any, R], events: Sequence[Event]) -> dict[Key, R]:
+    found: dict[Key, R] = {}
+    for message in h.Log().add(*events).messages:
+        recorded = message.recorded
+        key = view.key(recorded)
+        if key is not None:
+            row = view.project(found.get(key), recorded)
+            if row is not None:
+                found[key] = row
+    return found
+
+
+def the_row(view: View[Any, R], events: Sequence[Event]) -> R:
+    (row,) = rows(view, events).values()
+    return row
+
+
+def test_a_dataset_is_pending_until_it_was_judged() -> None:
+    pending = the_row(datasets.VIEW, [h.dataset_registered("a")])
+    valid = the_row(datasets.VIEW, [h.dataset_registered("a"), h.dataset_validated("a")])
+    rejected = the_row(datasets.VIEW, [h.dataset_registered("a"), h.dataset_rejected("a")])
+
+    assert (pending.status, pending.labels) == ("pending", {"no": 20, "yes": 20})
+    assert (valid.status, valid.duplicate_rows) == ("valid", 1)
+    assert (rejected.status, rejected.code) == ("rejected", "too_few_rows")
+
+
+def test_a_row_knows_the_event_that_made_it_and_its_streams_last_one() -> None:
+    row = the_row(datasets.VIEW, [h.dataset_registered("a"), h.dataset_validated("a")])
+
+    assert (row.created_sequence, row.sequence) == (1, 2)
+    assert row.created_at == h.START + timedelta(seconds=1)
+
+
+def test_a_job_waits_runs_waits_again_and_succeeds() -> None:
+    events = [h.submitted("j"), h.claimed("j"), h.started("j"), h.interrupted("j")]
+    statuses = [the_row(jobs.VIEW, events[: n + 1]).status for n in range(len(events))]
+    waiting = the_row(jobs.VIEW, events)
+    ended = the_row(jobs.VIEW, [*events, h.claimed("j", 2), h.started("j", 2), h.succeeded("j", 2)])
+
+    assert statuses == ["queued", "running", "running", "queued"]
+    assert (waiting.agent_id, waiting.interrupted) == (None, "the agent is silent")
+    assert (ended.status, ended.attempt, ended.step, ended.epoch) == ("succeeded", 2, 20, 2)
+    assert ended.started_at == h.START + timedelta(seconds=2)
+    assert ended.ended_at == h.START + timedelta(seconds=7)
+
+
+def test_a_job_that_is_asked_to_stop_is_cancelling_until_it_has() -> None:
+    events = [h.submitted("j"), h.claimed("j"), h.cancellation_requested("j")]
+
+    assert the_row(jobs.VIEW, events).status == "cancelling"
+    assert the_row(jobs.VIEW, [*events, h.cancelled("j")]).status == "cancelled"
+
+
+def test_a_failed_job_says_why() -> None:
+    row = the_row(jobs.VIEW, [h.submitted("j"), h.claimed("j"), h.failed("j")])
+
+    assert (row.error_code, row.error_message) == ("loss_not_finite", "the loss is NaN")
+
+
+def test_a_job_names_the_version_and_the_first_evaluation_that_came_of_it() -> None:
+    row = the_row(jobs.VIEW, [*h.whole_life("j"), h.evaluation_requested("j", "again")])
+
+    assert (row.version_id, row.version_number) == (h.id_of("version", "j"), 1)
+    assert row.evaluation_id == h.id_of("evaluation", "j", "first")
+
+
+def test_an_epoch_done_again_by_a_later_attempt_is_one_row() -> None:
+    events = [h.epoch_completed("j", 1), h.epoch_completed("j", 2), h.epoch_completed("j", 2, 2)]
+    found = rows(jobs.EPOCHS, [h.submitted("j"), *events])
+
+    assert {row.epoch: row.attempt for row in found.values()} == {1: 1, 2: 2}
+
+
+def test_a_model_counts_its_versions_and_knows_the_active_one() -> None:
+    row = the_row(
+        models.VIEW,
+        [
+            h.model_created(),
+            h.version_numbered("a", 1),
+            h.version_numbered("b", 2),
+            h.activated("a", 1),
+        ],
+    )
+
+    assert (row.versions, row.latest, row.active_number) == (2, 2, 1)
+    assert row.activated_by == "key:3f9a2c1b"
+
+
+def test_a_version_is_ready_or_failed_after_its_files_were_looked_at() -> None:
+    registered = h.version_registered("j", 1)
+    new = the_row(model_versions.VIEW, [registered])
+    ready = the_row(model_versions.VIEW, [registered, h.model_ready("j")])
+    broken = the_row(model_versions.VIEW, [registered, h.model_failed("j")])
+
+    assert (new.status, new.size) == ("uploading", 1000)
+    assert ready.status == "ready"
+    assert (broken.status, broken.message) == ("error", "a file is missing")
+
+
+def test_an_evaluations_examples_are_kept_apart_from_its_figures() -> None:
+    events = [h.evaluation_requested("j"), h.evaluation_started("j"), h.evaluation_completed("j")]
+    row = the_row(evaluations.VIEW, events)
+    examples = the_row(evaluations.EXAMPLES, events)
+
+    assert row.summary is not None
+    assert (row.status, row.summary["verdict"]) == ("completed", "better")
+    assert "examples" not in row.summary
+    assert [example["winner"] for example in examples.examples] == ["fine_tuned"] * 3
+
+
+def test_an_interrupted_evaluation_waits_again() -> None:
+    events = [h.evaluation_requested("j"), h.evaluation_started("j"), h.evaluation_interrupted("j")]
+
+    assert the_row(evaluations.VIEW, events).status == "queued"
+
+
+def test_a_drained_agent_that_enrols_again_stays_drained() -> None:
+    drained = AgentDrained(agent_id=h.AGENT)
+    row = the_row(agents.VIEW, [h.enrolled(), drained, h.enrolled("another name")])
+
+    assert (row.name, row.status, row.created_sequence) == ("another name", "draining", 1)
+
+
+def test_work_goes_back_to_the_end_of_the_queue_when_it_is_queued_again() -> None:
+    work = h.id_of("job", "j")
+    row = the_row(work_items.VIEW, [h.queued(work), h.assigned(work), h.queued(work, 2)])
+
+    assert (row.status, row.attempt, row.agent_id, row.queued_sequence) == ("waiting", 2, None, 3)
+
+
+def test_no_view_keeps_the_hash_of_a_secret() -> None:
+    key = the_row(access_keys.VIEW, [h.key_issued()])
+    said = the_row(timeline.VIEW, [h.key_issued()])
+
+    assert "0" * 64 not in repr(key)
+    assert "0" * 64 not in repr(said)
+    assert said.data["name"] == "a person"
+
+
+def test_a_revoked_key_stays_visible_as_revoked() -> None:
+    row = the_row(access_keys.VIEW, [h.key_issued(), KeyRevoked(key_id="3f9a2c1b")])
+
+    assert (row.status, row.revoked_at) == ("revoked", h.START + timedelta(seconds=2))
+
+
+def test_the_timeline_has_a_row_for_every_event() -> None:
+    events = h.everything()
+    found = rows(timeline.VIEW, events)
+
+    assert [row.type for row in found.values()] == [type(event).__name__ for event in events]
+
+
+@pytest.mark.parametrize("type_", sorted(EVENTS))
+def test_every_event_changes_a_row_of_some_view_beside_the_timeline(type_: str) -> None:
+    views = [view for view in registry.views if view is not timeline.VIEW]
+    known: dict[tuple[str, Key], Any] = {}
+    changed = False
+    for message in h.Log().add(*h.everything()).messages:
+        recorded = message.recorded
+        for view in views:
+            key = view.key(recorded)
+            if key is not None:
+                before = known.get((view.table.name, key))
+                after = known[view.table.name, key] = view.project(before, recorded)
+                changed |= after != before and type(recorded.event).__name__ == type_
+
+    assert changed
+
+
+@pytest.mark.parametrize("view", registry.views, ids=lambda view: view.table.name)
+def test_an_event_of_something_unknown_makes_no_row(view: View[Any, Any]) -> None:
+    for message in h.Log().add(*h.everything()).messages:
+        recorded = message.recorded
+        orphaned = type(recorded.event).__name__ not in BIRTHS
+        if orphaned and view is not timeline.VIEW and view.key(recorded) is not None:
+            assert view.project(None, recorded) is None
+
+
+def steps_of(*messages: h.Stored) -> list[metrics.StepRow]:
+    return [
+        row
+        for message in messages
+        for row in metrics.decode_steps(message.subject, message.sequence, message.data)
+    ]
+
+
+def fold_steps(
+    view: View[metrics.StepRow, metrics.StepRow], reported: Sequence[metrics.StepRow]
+) -> list[metrics.StepRow]:
+    found: dict[Key, metrics.StepRow] = {}
+    for row in reported:
+        key = view.key(row)
+        assert key is not None
+        projected = view.project(found.get(key), row)
+        assert projected is not None
+        found[key] = projected
+    return list(found.values())
+
+
+def test_a_step_reported_again_by_a_later_attempt_replaces_the_row_in_whatever_order() -> None:
+    first, second = (
+        h.reported(n, "j", n, [h.step(5, loss=float(n)), h.step(6, loss=float(n))]) for n in (1, 2)
+    )
+
+    for order in ((first, second), (second, first)):
+        found = fold_steps(metrics.STEPS, steps_of(*order))
+        assert [(row.step, row.attempt, row.loss) for row in found] == [(5, 2, 2.0), (6, 2, 2.0)]
+
+
+def test_progress_is_the_newest_step_of_the_latest_attempt() -> None:
+    first = h.reported(1, "j", 1, [h.step(n) for n in (7, 8, 9)])
+    second = h.reported(2, "j", 2, [h.step(6)])
+    late = h.reported(3, "j", 1, [h.step(10)])
+
+    (row,) = fold_steps(metrics.PROGRESS, steps_of(first, second, late))
+
+    assert (row.attempt, row.step) == (2, 6)
+
+
+def test_jobs_of_the_same_id_in_two_workspaces_are_two() -> None:
+    here = h.reported(1, "j", 1, [h.step(1)])
+    there = h.reported(2, "j", 1, [h.step(1)], workspace="other")
+
+    assert len(fold_steps(metrics.STEPS, steps_of(here, there))) == 2
+
+
+def test_a_running_job_shows_what_telemetry_last_said() -> None:
+    row = the_row(jobs.VIEW, [h.submitted("j"), h.claimed("j"), h.started("j")])
+    (newest,) = steps_of(h.reported(1, "j", 1, [h.step(13, loss=0.5)]))
+
+    job = with_progress(row, newest)
+
+    assert (job.progress.epoch, job.progress.step, job.progress.percent) == (2, 13, 65.0)
+    assert (job.loss, job.tokens_per_s, job.progress.eta_s) == (0.5, 900.0, 7.0)
+
+
+def test_a_job_that_waits_after_an_interruption_is_back_at_its_checkpoint_without_speed() -> None:
+    saved = h.checkpoint_saved("j", 10)
+    events = [h.submitted("j"), h.claimed("j"), h.started("j"), saved, h.interrupted("j")]
+    (newest,) = steps_of(h.reported(1, "j", 1, [h.step(13, loss=0.5)]))
+
+    job = with_progress(the_row(jobs.VIEW, events), newest)
+
+    assert (job.progress.step, job.progress.eta_s, job.tokens_per_s) == (10, None, None)
+    assert job.loss == 0.5
+
+
+def test_metrics_that_run_ahead_of_the_log_count_already() -> None:
+    row = the_row(jobs.VIEW, [h.submitted("j"), h.claimed("j")])
+    (newest,) = steps_of(h.reported(1, "j", 1, [h.step(1)]))
+
+    job = with_progress(row, newest)
+
+    assert (job.progress.step, job.progress.steps, job.progress.percent) == (1, None, None)
+
+
+def test_a_succeeded_job_is_at_its_end_whatever_telemetry_lost() -> None:
+    job = with_progress(the_row(jobs.VIEW, list(h.whole_life("j"))), None)
+
+    assert (job.progress.epoch, job.progress.step, job.progress.percent) == (2, 20, 100.0)
+    assert (job.loss, job.progress.eta_s) == (0.125, None)
+
+
+def test_metrics_on_a_subject_that_is_none_are_refused() -> None:
+    data = MetricsLogged(steps=(h.step(1),)).model_dump_json().encode()
+
+    with pytest.raises(ValueError, match="badly formed"):
+        metrics.decode_steps("telemetry.default.metrics.nobody.1", 1, data)
+
+
+def test_a_view_whose_row_and_table_differ_is_refused() -> None:
+    with pytest.raises(TypeError, match="differ"):
+        View(datasets.VIEW.table, jobs.JobRow, lambda _: None, lambda row, _: row)

@@ -15,7 +15,7 @@ import httpx
 
 from finetrail import bootstrap
 from finetrail.settings import Settings
-from finetrail.stack import machine, nats_server, orphans, postgres
+from finetrail.stack import machine, nats_server, orphans, postgres, postgres_programs
 from finetrail.stack.errors import StackError
 from finetrail.stack.state import StackPaths, resolve_settings
 
@@ -112,7 +112,7 @@ async def _attempt_async(name: str, look: Callable[[], Awaitable[str]]) -> Check
 
 def _postgres_programs(paths: StackPaths) -> str:
     account = postgres.choose_account(paths.postgres)
-    install = postgres.find_install()
+    install = postgres_programs.find_install()
     return f"{install}, run as {account.name}" if account else str(install)
 
 

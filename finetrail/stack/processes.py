@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetrail.stack.errors import StackError
-from finetrail.stack.postgres import Account
+from finetrail.stack.postgres_programs import Account
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0

@@ -15,7 +15,14 @@ import httpx
 
 from finetrail import bootstrap
 from finetrail.settings import Settings, as_environment
-from finetrail.stack import machine, nats_server, orphans, postgres, postgres_login
+from finetrail.stack import (
+    machine,
+    nats_server,
+    orphans,
+    postgres,
+    postgres_login,
+    postgres_programs,
+)
 from finetrail.stack.errors import StackError
 from finetrail.stack.processes import ProcessSpec, Report, SupervisedProcess
 from finetrail.stack.state import (
@@ -317,7 +324,7 @@ def _prepared_postgres(
     paths: StackPaths, known: Secrets, environment: Mapping[str, str]
 ) -> postgres.Postgres:
     account = postgres.choose_account(paths.postgres)
-    install = postgres.reachable_install(postgres.find_install(), account)
+    install = postgres_programs.reachable_install(postgres_programs.find_install(), account)
     server = postgres.Postgres(install, paths.postgres, account)
     postgres.create_cluster(server, known.postgres, environment)
     postgres.remove_stale_lock(paths.postgres)

@@ -11,13 +11,8 @@ import pytest
 
 from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
-from finetrail.stack.postgres import (
-    Postgres,
-    choose_account,
-    create_cluster,
-    find_install,
-    reachable_install,
-)
+from finetrail.stack.postgres import Postgres, choose_account, create_cluster
+from finetrail.stack.postgres_programs import find_install, reachable_install
 from finetrail.stack.supervisor import EmbeddedStack
 
 pytestmark = pytest.mark.infra
@@ -51,7 +46,7 @@ async def test_root_runs_a_stack_whose_programs_and_data_lie_in_private_folders(
 ) -> None:
     account = choose_account(settings.folder / "postgres")
     monkeypatch.setattr(
-        "finetrail.stack.postgres.reachable_install",
+        "finetrail.stack.postgres_programs.reachable_install",
         lambda _install, account: reachable_install(hidden_install, account, shelf),
     )
 

@@ -74,7 +74,13 @@ class NatsAgentLink:
         self._answering: set[asyncio.Task[None]] = set()
 
     async def next_work(self) -> NatsWorkItem | None:
-        """Wait a moment for the next message; one that cannot be read is thrown away."""
+        """Wait a moment for the next message; one that cannot be read is thrown away.
+
+        Raises:
+            ConnectionError: The connection was closed for good, as after a changed password.
+        """
+        if self._nc.is_closed:
+            raise ConnectionError("the connection to NATS was closed for good")
         try:
             if self._pull is None:
                 self._pull = await self._js.pull_subscribe_bind(

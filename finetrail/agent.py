@@ -17,7 +17,7 @@ from finetrail.settings import PREFIX, Settings
 from gpu_agent.agent import Agent, Identity
 from gpu_agent.attempt import Workshop
 from gpu_agent.machine import this_machine
-from gpu_agent.serving_child import Serving, ServingConfig
+from gpu_agent.serving_child import SERVING_FOLDER, Serving, ServingConfig
 
 TRAINING = (sys.executable, "-m", "gpu_agent.child")
 SERVING = (sys.executable, "-m", "gpu_agent.serving")
@@ -49,7 +49,8 @@ async def run_agent(
         if nc.is_connected:
             with suppress(NatsError, TimeoutError):
                 await nc.flush(FLUSH_S)
-        await nc.close()
+        with suppress(OSError):  # what it had still to say to a server that is away
+            await nc.close()
 
 
 async def _build(
@@ -75,7 +76,7 @@ async def _build(
         command=training,
     )
     config = ServingConfig(
-        folder=settings.agent_work_dir / "serving",
+        folder=settings.agent_work_dir / SERVING_FOLDER,
         models_folder=models_folder,
         device=device,
         threads=settings.threads,

@@ -20,7 +20,7 @@ from gpu_agent.attempt import RunningAttempt, Workshop
 from gpu_agent.machine import Machine
 from gpu_agent.ports import AgentLink, Commands, WorkItem
 from gpu_agent.reports import Attempt, Reports, send_until_decided
-from gpu_agent.serving_child import Serving
+from gpu_agent.serving_child import SERVING_FOLDER, Serving
 
 METHODS: Final = ("sequence_classification",)
 PRESENCE_S: Final = 1.0  # the scheduler gives up after ten of them
@@ -89,6 +89,7 @@ class Agent:
 
         Raises:
             WorkFolderTaken, AgentRefused: Another start will end in the same way.
+            ExceptionGroup: The connection was closed for good, or there is a bug.
         """
         with _own_folder(self._shop.work_dir):
             async with TaskGroup() as tasks:
@@ -225,6 +226,14 @@ def _own_folder(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise WorkFolderTaken(f"another agent works in {folder}") from None
         for left in folder.iterdir():
-            if left.is_dir():
+            # Only what an agent makes: the setting may name a folder that holds other things too.
+            if left.is_dir() and (left.name == SERVING_FOLDER or _is_uuid(left.name)):
                 shutil.rmtree(left, ignore_errors=True)
         yield
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False

@@ -67,7 +67,11 @@ class AgentLink(TelemetryLog, Protocol):
     """The agent's connection, which comes back by itself whenever it is lost."""
 
     async def next_work(self) -> WorkItem | None:
-        """Wait a moment for the next message."""
+        """Wait a moment for the next message.
+
+        Raises:
+            ConnectionError: The connection was closed for good.
+        """
         ...
 
     async def announce(self, presence: Presence) -> None: ...

@@ -21,6 +21,7 @@ FIRST_TIMEOUT_S: Final = 5.0  # a decision takes milliseconds
 # Every further try puts the command into the stream once more: hundreds an hour are nothing to it.
 LONGEST_TIMEOUT_S: Final = 30.0
 PAUSE_S: Final = 0.5
+MAX_REASON: Final = 2_000  # characters; a library's message can be as long as a book
 # Refusals after which nothing that this attempt says will be heard.
 FENCED: Final = frozenset({"stale_attempt", "not_yours", "job_ended", "not_found"})
 
@@ -59,6 +60,7 @@ class Attempt:
         return ClaimEvaluation(evaluation_id=self.work_id, attempt=self.number, boot_id=boot_id)
 
     def failed(self, code: str, message: str) -> Command:
+        message = message[:MAX_REASON]
         if self.kind == "job":
             return FailJob(job_id=self.work_id, attempt=self.number, code=code, message=message)
         return FailEvaluation(
@@ -66,6 +68,7 @@ class Attempt:
         )
 
     def released(self, reason: str) -> Command:
+        reason = reason[:MAX_REASON]
         if self.kind == "job":
             return ReleaseJob(job_id=self.work_id, attempt=self.number, reason=reason)
         return ReleaseEvaluation(evaluation_id=self.work_id, attempt=self.number, reason=reason)

@@ -26,6 +26,7 @@ from gpu_agent.protocol import (
 )
 from gpu_agent.stderr import read_line
 
+SERVING_FOLDER: Final = "serving"  # in the agent's work folder
 MAX_WAITING: Final = 64  # more would only wait to be too late
 DEADLINE_S: Final = 30.0  # of one request, from its arrival
 START_S: Final = 120.0  # loading torch beside a training that has all cores

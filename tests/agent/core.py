@@ -207,7 +207,8 @@ async def running_core(url: str) -> AsyncIterator[Core]:
         yield core
     finally:
         await cancelled(tasks)
-        await nc.close()
+        with suppress(OSError):  # a test may have killed the server
+            await nc.close()
 
 
 async def cancelled(tasks: Iterable["asyncio.Task[Any]"]) -> None:

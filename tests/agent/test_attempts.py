@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.local_blobs import LocalBlobs
+from adapters.local_blobs import LocalBlobs, NoSpace
 from domain.blobs import BlobRef
 from domain.jobs.commands import CancelJob, ClaimJob, ExpireLease
 from domain.jobs.events import CheckpointSaved, EpochCompleted, JobSucceeded
 from finetrail.settings import Settings
 from gpu_agent import agent as agent_module
+from gpu_agent import attempt as attempt_module
 from gpu_agent.agent import WorkFolderTaken
 from tests.agent.conftest import RunAgent
 from tests.agent.core import OTHER_AGENT, Core, alive, pids, spec_of, until
@@ -324,6 +325,98 @@ async def test_an_agent_waits_for_a_server_that_is_away_at_its_start(
         await asyncio.sleep(0)  # lets it begin
         await server.start()
         await until(core.ended(job_id, "JobSucceeded"))
+
+
+async def test_a_stopped_agent_does_not_wait_for_a_server_that_is_away(
+    core: Core,
+    run: RunAgent,
+    rows: BlobRef,
+    server: NatsServer,
+    pid_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(agent_module, "GIVE_BACK_S", 0.3)
+    monkeypatch.setattr(agent_module, "RELEASE_S", 0.1)
+    job_id = core.submit(spec_of("patient", rows))
+
+    async with asyncio.timeout(20), run() as stop:
+        await core.assign(job_id)
+        await until(lambda: "EpochCompleted" in core.types(job_id))
+        await server.kill()
+        stop.set()
+
+    assert not any(alive(pid) for pid in pids(pid_file))
+
+
+async def test_an_agent_that_never_reached_a_server_can_be_stopped(
+    run: RunAgent, server: NatsServer
+) -> None:
+    await server.kill()
+
+    async with asyncio.timeout(10), run() as stop:
+        stop.set()
+
+
+async def test_work_that_comes_again_while_it_is_held_is_not_begun_again(
+    core: Core, run: RunAgent, rows: BlobRef, gates: Path, pid_file: Path
+) -> None:
+    job_id = core.submit(spec_of("gated-1", rows))
+    after = core.submit(spec_of("happy", rows))
+
+    async with run():
+        await core.assign(job_id)
+        await until(lambda: "JobStarted" in core.types(job_id))
+        await core.assign(job_id)
+        await core.assign(after)  # taken after the repeated message
+        await until(
+            lambda: len(core.presences[-1].held) == 2, "it holds what waits for a free slot too"
+        )
+        assert len(pids(pid_file)) == 1
+        open_gates(gates, 1)
+        await until(core.ended(after, "JobSucceeded"))
+
+    claims = [command for command in core.commands if isinstance(command, ClaimJob)]
+    assert [claim.job_id for claim in claims] == [job_id, after]
+
+
+async def test_a_result_waits_for_room_on_the_disk(
+    core: Core, run: RunAgent, rows: BlobRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_module, "FIRST_PAUSE_S", 0.05)
+    put_file, full = LocalBlobs.put_file, [True, True]
+
+    async def put(self: LocalBlobs, path: Path) -> BlobRef:
+        if full:
+            full.pop()
+            raise NoSpace(path)
+        return await put_file(self, path)
+
+    monkeypatch.setattr(LocalBlobs, "put_file", put)
+    job_id = core.submit(spec_of("happy", rows))
+
+    async with run():
+        await core.assign(job_id)
+        await until(core.ended(job_id, "JobSucceeded"))
+        lines = await core.lines(job_id)
+
+    waits = [line for line in lines if "no space is left" in line.message]
+    assert [(line.level, line.source) for line in waits] == [("WARNING", "system")] * 2
+
+
+async def test_only_what_an_agent_made_is_cleared_from_its_folder(
+    core: Core, run: RunAgent, settings: Settings
+) -> None:
+    folder = settings.agent_work_dir
+    left = folder / "018f0000-0000-7000-8000-0000000000ff" / "1"
+    mine = folder / "thesis"
+    left.mkdir(parents=True)
+    mine.mkdir()
+
+    async with run():
+        await until(lambda: core.presences)
+
+    assert mine.is_dir()
+    assert not left.parent.exists()
 
 
 async def test_a_second_agent_does_not_take_the_same_folder(core: Core, run: RunAgent) -> None:

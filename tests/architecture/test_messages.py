@@ -22,7 +22,8 @@ def _all(base: type) -> set[type]:
     found: set[type] = set()
     waiting: list[type] = [base]
     while waiting:
-        for class_ in waiting.pop().__subclasses__():
+        subclasses: list[type] = waiting.pop().__subclasses__()
+        for class_ in subclasses:
             waiting.append(class_)
             if class_.__module__.startswith("domain.") and not class_.__name__.startswith("_"):
                 found.add(class_)

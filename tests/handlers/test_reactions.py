@@ -1,0 +1,280 @@
+"""What follows from what, on a log in memory."""
+
+import hashlib
+
+import pytest
+
+from domain.blobs import BlobRef
+from domain.datasets.events import DatasetRegistered
+from domain.jobs.events import JobEvent
+from domain.messages import StreamId
+from domain.queues.events import WorkAssigned, WorkKind
+from domain.subjects import derived_id
+from domain.work import EvaluateAssignment, StopWork, TrainAssignment
+from handlers.follow_ups import queue_stream
+from tests import samples
+from tests.domain import test_dataset as dataset
+from tests.domain import test_evaluation as evaluation
+from tests.domain import test_job as job
+from tests.domain import test_model as model
+from tests.domain import test_model_version as version
+from tests.handlers.inside import Inside
+from tests.samples import AGENT, EVALUATION, JOB, MODEL, VERSION
+
+QUEUE = queue_stream(samples.WORKSPACE).id
+CSV = b"text,intent\nmoney back,refund\nmoney back,refund\nstop it,cancel\nnow stop it,cancel\n"
+
+
+@pytest.fixture
+def inside() -> Inside:
+    return Inside()
+
+
+def assigned(kind: WorkKind = "train", attempt: int = 1) -> WorkAssigned:
+    work_id = JOB if kind == "train" else EVALUATION
+    return WorkAssigned(
+        work_id=work_id,
+        kind=kind,
+        attempt=attempt,
+        agent_id=str(AGENT),
+        reason="first",
+    )
+
+
+def registered(content: bytes, rows: int = 4, sha256: str | None = None) -> DatasetRegistered:
+    named = sha256 or hashlib.sha256(content).hexdigest()
+    return dataset.registered.model_copy(
+        update={
+            "blob": BlobRef(sha256=named, size=len(content), crc32=0),
+            "rows": rows,
+            "labels": {"cancel": 2, "refund": 2},
+        }
+    )
+
+
+async def test_a_submission_creates_the_model_and_queues_the_first_attempt(inside: Inside) -> None:
+    await inside.happened("job", JOB, job.submitted)
+
+    await inside.react()
+
+    assert await inside.types() == ["JobSubmitted", "ModelCreated", "WorkQueued"]
+    assert {asked.source for asked in inside.bus.sent} == {"reaction"}
+    first = (await inside.store.everything())[0]
+    assert {asked.causation_id for asked in inside.bus.sent} == {first.id}
+    assert {asked.correlation_id for asked in inside.bus.sent} == {first.correlation_id}
+
+
+async def test_an_event_that_comes_twice_leads_to_the_same_things_once(inside: Inside) -> None:
+    await inside.happened("job", JOB, job.submitted)
+    await inside.react()
+    before = await inside.types()
+    first = list(inside.bus.sent)
+
+    await inside.react_again()
+
+    assert await inside.types() == before
+    assert inside.bus.sent[len(first) :] == first
+
+
+async def test_assigned_work_is_handed_over_with_all_that_it_takes(inside: Inside) -> None:
+    history = (job.submitted, job.claimed(), job.started(), job.saved(20), job.interrupted())
+    await inside.happened("job", JOB, *history)
+    await inside.happened("queue", QUEUE, assigned(attempt=2))
+
+    await inside.react()
+
+    (hand,) = inside.handed
+    assert hand.agent_id == str(AGENT)
+    assert hand.message == TrainAssignment(
+        workspace=samples.WORKSPACE,
+        job_id=JOB,
+        attempt=2,
+        spec=samples.SPEC,
+        resume_from=samples.checkpoint(20),
+        threads=samples.ENVIRONMENT.threads,
+        correlation_id=(await inside.store.everything())[0].correlation_id,
+    )
+    last = (await inside.store.read(StreamId(samples.WORKSPACE, "queue", QUEUE))).events
+    assert hand.id in {recorded.id for recorded in last}
+
+
+async def test_assigned_evaluations_are_handed_over_too(inside: Inside) -> None:
+    await inside.happened("evaluation", EVALUATION, evaluation.requested)
+    await inside.happened("queue", QUEUE, assigned("evaluate"))
+
+    await inside.react()
+
+    (hand,) = inside.handed
+    assert isinstance(hand.message, EvaluateAssignment)
+    assert hand.message.adapter == samples.ADAPTER
+    assert hand.message.labels == ("cancel", "refund")
+    assert hand.message.threads == 2
+
+
+@pytest.mark.parametrize("since", [[job.cancelled(0)], [job.interrupted()], [job.claimed()]])
+async def test_work_that_is_no_longer_to_be_claimed_is_not_handed_over(
+    inside: Inside, since: list[JobEvent]
+) -> None:
+    await inside.happened("job", JOB, job.submitted, *since)
+    await inside.happened("queue", QUEUE, assigned())
+
+    await inside.react()
+
+    assert inside.handed == []
+
+
+async def test_an_interrupted_job_is_queued_again(inside: Inside) -> None:
+    await inside.happened("job", JOB, job.submitted, job.claimed(), job.interrupted())
+
+    await inside.react()
+
+    (queued,) = (r.event for r in await inside.store.everything() if r.stream.aggregate == "queue"
+                 and r.event.model_dump()["attempt"] == 2)  # fmt: skip
+    assert type(queued).__name__ == "WorkQueued"
+
+
+async def test_a_cancelled_job_stops_its_agent_and_leaves_the_queue(inside: Inside) -> None:
+    await inside.happened("job", JOB, job.submitted)
+    await inside.react()
+    await inside.happened("job", JOB, job.claimed(), job.requested)
+    await inside.react()
+
+    (hand,) = inside.handed
+    assert hand.agent_id == str(AGENT)
+    assert hand.message == StopWork(
+        workspace=samples.WORKSPACE, work_id=JOB, attempt=1, reason="cancelled"
+    )
+
+    await inside.happened("job", JOB, job.cancelled(1))
+    await inside.react()
+    assert (await inside.types())[-1] == "WorkWithdrawn"
+
+
+async def test_a_success_becomes_a_numbered_version_that_is_evaluated(inside: Inside) -> None:
+    for file in samples.ADAPTER:
+        inside.blobs.sizes[file.blob.sha256] = file.blob.size
+    history = (job.submitted, job.claimed(), job.started(), job.succeeded())
+    await inside.happened("job", JOB, *history)
+
+    await inside.react()
+
+    types = await inside.types()
+    for name in ("VersionNumbered", "VersionRegistered", "ModelReady", "EvaluationRequested"):
+        assert types.count(name) == 1, name
+    events = {
+        type(recorded.event).__name__: recorded for recorded in await inside.store.everything()
+    }
+    facts = events["VersionRegistered"].event.model_dump()
+    assert facts["label"] == samples.NOW.strftime("%Y%m%d-%H%M%S")
+    assert facts["number"] == 1
+    assert facts["version_id"] == derived_id(samples.WORKSPACE, "version", str(JOB))
+    assert facts["model_id"] == derived_id(samples.WORKSPACE, "model", "support-intents")
+    assert facts["environment"] == samples.ENVIRONMENT.model_dump()
+    assert events["EvaluationRequested"].stream.id == derived_id(
+        samples.WORKSPACE, "evaluation", str(facts["version_id"])
+    )
+
+
+@pytest.mark.parametrize("size", [None, 1])
+async def test_a_version_whose_files_are_not_whole_fails(inside: Inside, size: int | None) -> None:
+    first, second = samples.ADAPTER
+    inside.blobs.sizes[first.blob.sha256] = first.blob.size
+    if size:
+        inside.blobs.sizes[second.blob.sha256] = size
+    await inside.happened("model_version", VERSION, version.registered)
+
+    await inside.react()
+
+    (*_, failed) = await inside.store.everything()
+    assert type(failed.event).__name__ == "ModelFailed"
+    assert second.path in failed.event.model_dump()["message"]
+
+
+async def test_an_evaluation_is_queued_queued_again_and_withdrawn(inside: Inside) -> None:
+    await inside.happened("evaluation", EVALUATION, evaluation.requested, evaluation.started())
+    await inside.react()
+    await inside.happened("evaluation", EVALUATION, evaluation.interrupted())
+    await inside.react()
+    await inside.happened("evaluation", EVALUATION, evaluation.started(2), evaluation.completed)
+    await inside.react()
+
+    queue = [r.event for r in await inside.store.everything() if r.stream.aggregate == "queue"]
+    assert [type(event).__name__ for event in queue] == [
+        "WorkQueued",
+        "WorkQueued",
+        "WorkWithdrawn",
+    ]
+
+
+async def test_cancelling_a_running_evaluation_stops_its_agent(inside: Inside) -> None:
+    history = (evaluation.requested, evaluation.started(), evaluation.cancelled(str(AGENT)))
+    await inside.happened("evaluation", EVALUATION, *history)
+
+    await inside.react()
+
+    (hand,) = inside.handed
+    assert isinstance(hand.message, StopWork)
+    assert hand.message.work_id == EVALUATION
+
+
+async def test_cancelling_a_waiting_evaluation_stops_nobody(inside: Inside) -> None:
+    await inside.happened("evaluation", EVALUATION, evaluation.requested, evaluation.cancelled(""))
+
+    await inside.react()
+
+    assert inside.handed == []
+
+
+async def test_stored_bytes_are_read_again_and_stated(inside: Inside) -> None:
+    event = registered(CSV)
+    inside.blobs.contents[event.blob.sha256] = CSV
+    await inside.happened("dataset", samples.DATASET, event)
+
+    await inside.react()
+
+    (_, validated) = await inside.store.everything()
+    facts = validated.event.model_dump()
+    assert facts["type"] == "DatasetValidated"
+    assert facts["duplicate_rows"] == 1
+    assert facts["longest_text_chars"] == len("now stop it")
+
+
+@pytest.mark.parametrize(
+    ("content", "named", "rows", "code"),
+    [
+        (CSV, None, 5, "content_differs"),
+        (CSV, "f" * 64, 4, "blob_damaged"),
+        (b"text,intent\nmoney back\n", None, 4, "missing_field"),
+    ],
+)
+async def test_stored_bytes_that_do_not_hold_what_was_said_are_rejected(
+    inside: Inside, content: bytes, named: str | None, rows: int, code: str
+) -> None:
+    event = registered(content, rows, named)
+    inside.blobs.contents[event.blob.sha256] = content
+    await inside.happened("dataset", samples.DATASET, event)
+
+    await inside.react()
+
+    (_, rejected) = await inside.store.everything()
+    facts = rejected.event.model_dump()
+    assert facts["type"] == "DatasetRejected"
+    if code != "missing_field":  # the parser's own codes are its own tests' business
+        assert facts["code"] == code
+
+
+async def test_bytes_that_are_gone_are_a_rejection_not_an_error(inside: Inside) -> None:
+    await inside.happened("dataset", samples.DATASET, registered(CSV))
+
+    await inside.react()
+
+    (_, rejected) = await inside.store.everything()
+    assert rejected.event.model_dump()["code"] == "blob_missing"
+
+
+async def test_most_events_lead_to_nothing(inside: Inside) -> None:
+    await inside.happened("model", MODEL, model.created)
+
+    await inside.react()
+
+    assert inside.commands() == []

@@ -1,0 +1,611 @@
+"""The gateway's surroundings in memory: the real rules and the real projections over a list of events."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID, uuid5
+
+import httpx
+
+from adapters.local_blobs import LocalBlobs
+from adapters.memory_event_store import MemoryEventStore
+from domain.access.access import access_id
+from domain.access.commands import IssueKey
+from domain.access.events import Role
+from domain.agents.commands import EnrolAgent
+from domain.catalog import aggregate_of
+from domain.datasets.commands import RecordValidation
+from domain.datasets.events import DatasetRegistered
+from domain.errors import BusUnavailable, CommandTimeout, Rejected, StoreUnavailable
+from domain.evaluations.commands import ClaimEvaluation, RecordResult, RunEvaluation
+from domain.jobs.commands import ClaimJob, CompleteJob, RecordStart
+from domain.messages import Command, Envelope, Event, Outcome, Recorded, StreamId
+from domain.model_versions.commands import RecordReady, RegisterVersion
+from domain.models.commands import CreateModel, NumberVersion
+from domain.queues.commands import Enqueue
+from domain.queues.queue import queue_id
+from domain.subjects import derived_id, telemetry_subject
+from domain.telemetry import LogEmitted, LogLine
+from domain.work import (
+    Environment,
+    EvaluationSummary,
+    Example,
+    Prediction,
+    PredictReply,
+    PredictRequest,
+    Scores,
+)
+from gateway.api_keys import NewKey, new_key
+from gateway.app import Config, Gateway
+from gateway.ports import Log
+from handlers.commands import CommandDesk
+from handlers.histories import Histories
+from projections import access_keys as key_rows
+from projections import agents as agent_rows
+from projections import datasets as dataset_rows
+from projections import evaluations as evaluation_rows
+from projections import jobs as job_rows
+from projections import metrics as metric_rows
+from projections import model_versions as version_rows
+from projections import models as model_rows
+from projections import timeline as event_rows
+from projections import work_items as work_rows
+from projections.answers import Evaluation, Job, QueueItem, Version, with_progress
+from projections.queries import Queries, ReadModelUnavailable
+from projections.view import View
+
+W = "default"
+PEPPER = b"a pepper for tests"
+AGENT = UUID(int=77)
+NOW = datetime(2026, 11, 20, 17, 43, 5, tzinfo=UTC)
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Message:
+    sequence: int
+    subject: str
+    headers: Mapping[str, str]
+    data: bytes
+
+
+@dataclass(frozen=True)
+class State:
+    first: int
+    last: int
+
+
+class MemoryFeed:
+    """Two streams in memory. ``deaf`` loses the live copy, ``away`` refuses everything."""
+
+    def __init__(self, store: MemoryEventStore) -> None:
+        self._store = store
+        self.telemetry: list[Message] = []
+        self.first: dict[Log, int] = {"EVENTS": 1, "TELEMETRY": 1}
+        self.away = False
+        self.deaf = False
+        self.pages = 0
+        self._live: dict[Log, set[asyncio.Queue[Message]]] = {"EVENTS": set(), "TELEMETRY": set()}
+        self._told = 0
+
+    def _messages(self, log: Log) -> Sequence[Message]:
+        if self.away:
+            raise StoreUnavailable("the log is away")
+        if log == "TELEMETRY":
+            return self.telemetry
+        return [Message(n, *record) for n, record in enumerate(self._store._log, 1)]
+
+    async def page(
+        self, log: Log, subject: str, after: int, limit: int
+    ) -> tuple[Sequence[Message], bool]:
+        self.pages += 1
+        await asyncio.sleep(0)
+        prefix = subject.removesuffix(">")
+        found = [
+            message
+            for message in self._messages(log)
+            if message.sequence > after
+            and (message.subject == subject or (prefix != subject and message.subject.startswith(prefix)))
+        ]  # fmt: skip
+        return found[:limit], len(found) > limit
+
+    async def last(self, log: Log, subject: str) -> Message | None:
+        found = [message for message in self._messages(log) if message.subject == subject]
+        return found[-1] if found else None
+
+    async def state(self, log: Log) -> State:
+        return State(self.first[log], len(self._messages(log)))
+
+    @asynccontextmanager
+    async def live(self, log: Log) -> AsyncIterator[AsyncIterator[Message]]:
+        if self.away:
+            raise StoreUnavailable("the log is away")
+        queue: asyncio.Queue[Message] = asyncio.Queue()
+        self._live[log].add(queue)
+
+        async def messages() -> AsyncIterator[Message]:
+            while True:
+                yield await queue.get()
+
+        try:
+            yield messages()
+        finally:
+            self._live[log].discard(queue)
+
+    async def emit(
+        self, workspace: str, job_id: UUID, lines: LogEmitted, *, message_id: UUID
+    ) -> int:
+        known = [m.sequence for m in self.telemetry if m.headers.get("id") == str(message_id)]
+        return known[0] if known else self.log(job_id, *lines.lines, id=str(message_id))
+
+    def log(self, job_id: UUID, *lines: LogLine | str, attempt: int = 0, id: str = "") -> int:
+        """Put lines into a job's log as one message."""
+        taken = [LogLine(time=NOW, message=one) if isinstance(one, str) else one for one in lines]
+        message = Message(
+            len(self.telemetry) + 1,
+            telemetry_subject(W, "log", job_id, attempt),
+            {"ce-type": "LogEmitted", "id": id},
+            LogEmitted(lines=tuple(taken)).model_dump_json().encode(),
+        )
+        self.telemetry.append(message)
+        self._tell("TELEMETRY", message)
+        return message.sequence
+
+    def tell_events(self) -> None:
+        """Publish the live copy of what was appended since."""
+        for number, record in enumerate(self._store._log[self._told :], self._told + 1):
+            self._tell("EVENTS", Message(number, *record))
+        self._told = len(self._store._log)
+
+    def _tell(self, log: Log, message: Message) -> None:
+        for queue in () if self.deaf else self._live[log]:
+            queue.put_nowait(message)
+
+
+class MemoryBus:
+    """Decides at once, by the real rules; uploads are found valid as the reaction would."""
+
+    def __init__(self, store: MemoryEventStore, feed: MemoryFeed) -> None:
+        self._store = store
+        self._feed = feed
+        self._desk = CommandDesk(Histories(store), lambda: NOW)
+        self.away = False
+        self.silent = False  # takes commands, decides them, and loses the outcome
+        self.sent: list[Envelope[Command]] = []
+
+    async def send(self, envelope: Envelope[Command], *, timeout_s: float = 10.0) -> Outcome:
+        self.sent.append(envelope)
+        if self.away:
+            raise BusUnavailable(envelope.id, "no acknowledgement")
+        outcome = await self.decide(envelope)
+        if self.silent:
+            raise CommandTimeout(envelope.id, timeout_s)
+        return outcome
+
+    async def decide(self, envelope: Envelope[Command]) -> Outcome:
+        try:
+            outcome = await self._desk.decide(envelope)
+        except Rejected as refused:
+            return Outcome(status="rejected", sequence=0, code=refused.code, message=str(refused))
+        self._feed.tell_events()
+        for recorded in await self._store.everything(after=outcome.sequence - 1):
+            if isinstance(recorded.event, DatasetRegistered):
+                await self.decide(_validation(recorded))
+        return outcome
+
+
+def _validation(recorded: Recorded[Event]) -> Envelope[Command]:
+    command = RecordValidation(dataset_id=recorded.stream.id, longest_text_chars=40)
+    return envelope(command, recorded.stream.id, "reaction", id_=uuid5(recorded.id, "validate"))
+
+
+def envelope(
+    command: Command, id_of: UUID, source: str, *, id_: UUID | None = None
+) -> Envelope[Command]:
+    return Envelope(
+        id=id_ or uuid5(id_of, repr(command)),
+        stream=StreamId(W, aggregate_of(command), id_of),
+        source=source,
+        actor=source,
+        correlation_id=UUID(int=9),
+        causation_id=None,
+        sent_at=NOW,
+        command=command,
+    )
+
+
+class MemoryQueries(Queries):
+    """Folds the real projections over the log for every question."""
+
+    def __init__(self, store: MemoryEventStore) -> None:
+        self._store = store
+        self.steps: list[metric_rows.StepRow] = []
+        self.away = False
+
+    async def _fold(self, view: "View[Any, R]") -> list[R]:
+        if self.away:
+            raise ReadModelUnavailable("Postgres does not answer")
+        rows: dict[Any, R] = {}
+        for recorded in await self._store.everything():
+            key = view.key(recorded)
+            row = None if key is None else view.project(rows.get(key), recorded)
+            if row is not None:
+                rows[key] = row
+        return list(rows.values())
+
+    async def _newest(
+        self, view: "View[Any, R]", limit: int, before: int | None, keep: Callable[[R], bool]
+    ) -> list[R]:
+        rows = [row for row in await self._fold(view) if keep(row)]
+        rows.sort(key=lambda row: -row.created_sequence)
+        return [row for row in rows if before is None or row.created_sequence < before][:limit]
+
+    async def _by_id(self, view: "View[Any, R]", id_: UUID) -> R | None:
+        return next((row for row in await self._fold(view) if row.id == id_), None)
+
+    async def dataset(self, workspace: str, dataset_id: UUID) -> dataset_rows.DatasetRow | None:
+        return await self._by_id(dataset_rows.VIEW, dataset_id)
+
+    async def datasets(
+        self, workspace: str, *, limit: int = 50, before: int | None = None
+    ) -> list[dataset_rows.DatasetRow]:
+        return await self._newest(dataset_rows.VIEW, limit, before, lambda _: True)
+
+    async def job(self, workspace: str, job_id: UUID) -> Job | None:
+        row = await self._by_id(job_rows.VIEW, job_id)
+        return with_progress(row, self.steps[-1] if self.steps else None) if row else None
+
+    async def jobs(
+        self,
+        workspace: str,
+        *,
+        status: Any = None,
+        model: str | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[Job]:
+        rows = await self._newest(
+            job_rows.VIEW,
+            limit,
+            before,
+            lambda row: status in (None, row.status) and model in (None, row.model),
+        )
+        return [with_progress(row, None) for row in rows]
+
+    async def job_epochs(self, workspace: str, job_id: UUID) -> list[job_rows.EpochRow]:
+        return [row for row in await self._fold(job_rows.EPOCHS) if row.job_id == job_id]
+
+    async def job_steps(
+        self, workspace: str, job_id: UUID, *, points: int = 500
+    ) -> list[metric_rows.StepRow]:
+        return self.steps[:points]
+
+    async def model(self, workspace: str, name_or_id: str | UUID) -> model_rows.ModelRow | None:
+        found = await self._fold(model_rows.VIEW)
+        return next((row for row in found if name_or_id in {row.name, row.id}), None)
+
+    async def models(
+        self, workspace: str, *, limit: int = 50, before: int | None = None
+    ) -> list[model_rows.ModelRow]:
+        return await self._newest(model_rows.VIEW, limit, before, lambda _: True)
+
+    async def versions(
+        self, workspace: str, model_id: UUID, *, limit: int = 50, before: int | None = None
+    ) -> list[Version]:
+        rows = await self._newest(
+            version_rows.VIEW, limit, before, lambda row: row.model_id == model_id
+        )
+        return [await self._with_evaluation(row) for row in rows]
+
+    async def version(self, workspace: str, model_id: UUID, number: int) -> Version | None:
+        found = await self.versions(workspace, model_id)
+        return next((one for one in found if one.row.number == number), None)
+
+    async def version_by_id(self, workspace: str, version_id: UUID) -> Version | None:
+        row = await self._by_id(version_rows.VIEW, version_id)
+        return await self._with_evaluation(row) if row else None
+
+    async def _with_evaluation(self, row: version_rows.VersionRow) -> Version:
+        found = [e for e in await self._fold(evaluation_rows.VIEW) if e.version_id == row.id]
+        return Version(row, found[-1] if found else None)
+
+    async def evaluation(self, workspace: str, evaluation_id: UUID) -> Evaluation | None:
+        row = await self._by_id(evaluation_rows.VIEW, evaluation_id)
+        return await self._with_number(row) if row else None
+
+    async def evaluations(
+        self,
+        workspace: str,
+        *,
+        model: str | None = None,
+        version: int | None = None,
+        limit: int = 50,
+        before: int | None = None,
+    ) -> list[Evaluation]:
+        rows = await self._newest(
+            evaluation_rows.VIEW, limit, before, lambda row: model in (None, row.model)
+        )
+        found = [await self._with_number(row) for row in rows]
+        return [one for one in found if version in (None, one.version_number)]
+
+    async def _with_number(self, row: evaluation_rows.EvaluationRow) -> Evaluation:
+        version = await self._by_id(version_rows.VIEW, row.version_id)
+        return Evaluation(row, version.number if version else None)
+
+    async def evaluation_examples(
+        self, workspace: str, evaluation_id: UUID
+    ) -> list[dict[str, Any]] | None:
+        rows = await self._fold(evaluation_rows.EXAMPLES)
+        found = [row.examples for row in rows if row.evaluation_id == evaluation_id]
+        return found[0] if found else None
+
+    async def events(
+        self,
+        workspace: str,
+        *,
+        aggregate: Any = None,
+        aggregate_id: UUID | None = None,
+        type: str | None = None,
+        actor: str | None = None,
+        after: int | None = None,
+        limit: int = 100,
+    ) -> list[event_rows.TimelineRow]:
+        rows = [
+            row
+            for row in await self._fold(event_rows.VIEW)
+            if aggregate in (None, row.aggregate)
+            and aggregate_id in (None, row.aggregate_id)
+            and type in (None, row.type)
+            and actor in (None, row.actor)
+            and row.sequence > (after or 0)
+        ]
+        return rows[-limit:] if after is None else rows[:limit]
+
+    async def agents(self, workspace: str) -> list[agent_rows.AgentRow]:
+        return await self._fold(agent_rows.VIEW)
+
+    async def queue(self, workspace: str) -> list[QueueItem]:
+        rows = await self._fold(work_rows.VIEW)
+        return [QueueItem(row, place) for place, row in enumerate(rows, 1)]
+
+    async def keys(self, workspace: str) -> list[key_rows.AccessKeyRow]:
+        return await self._fold(key_rows.VIEW)
+
+    async def position(self, name: str = "registry") -> int:
+        if self.away:
+            raise ReadModelUnavailable("Postgres does not answer")
+        return len(await self._store.everything())
+
+    async def wait_for(
+        self, sequence: int, timeout_s: float = 5.0, *, name: str = "registry"
+    ) -> bool:
+        return not self.away
+
+
+@dataclass
+class FakeInference:
+    """Answers with the first label, or with what it is told to."""
+
+    asked: list[PredictRequest] = field(default_factory=list)
+    reply: PredictReply | None = None
+
+    async def predict(self, request: PredictRequest, *, timeout_s: float) -> PredictReply:
+        self.asked.append(request)
+        if self.reply is not None:
+            return self.reply
+        scores = {label: 0.0 for label in request.labels} | {request.labels[0]: 1.0}
+        found = Prediction(label=request.labels[0], scores=scores)
+        return PredictReply(
+            request_id=request.request_id, predictions=(found,) * len(request.texts), seconds=0.01
+        )
+
+
+class World:
+    """A gateway, its surroundings, and a key of each role."""
+
+    roles: ClassVar[tuple[Role, ...]] = ("viewer", "editor", "admin")
+
+    def __init__(self, folder: Path, *, max_upload_bytes: int = 1_000_000) -> None:
+        self.folder = folder
+        self.store = MemoryEventStore()
+        self.feed = MemoryFeed(self.store)
+        self.bus = MemoryBus(self.store, self.feed)
+        self.queries = MemoryQueries(self.store)
+        self.blobs = LocalBlobs(folder)
+        self.inference = FakeInference()
+        self.keys: dict[str, NewKey] = {}
+        self.gateway = Gateway(
+            Config(W, PEPPER, max_upload_bytes, heartbeat_s=0.2),
+            bus=self.bus,
+            queries=self.queries,
+            feed=self.feed,
+            blobs=self.blobs,
+            inference=self.inference,
+        )
+
+    async def issue_keys(self) -> None:
+        for role in self.roles:
+            key = self.keys[role] = new_key(PEPPER, f"test {role}")
+            issue = IssueKey(key_id=key.key_id, name=role, role=role, secret_hmac=key.secret_hmac)
+            await self.decide(issue, access_id(W), "operator")
+
+    async def decide(self, command: Command, id_: UUID, source: str = "reaction") -> int:
+        outcome = await self.bus.decide(envelope(command, id_, source))
+        assert outcome.status in {"recorded", "unchanged"}, outcome
+        return outcome.sequence
+
+    def header(self, role: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.keys[role].text}"}
+
+    def client(self, role: str | None = "admin") -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.gateway.app, raise_app_exceptions=False),
+            base_url="http://127.0.0.1",
+            headers=self.header(role) if role else {},
+        )
+
+    @property
+    def events(self) -> int:
+        return len(self.store._log)
+
+    def files(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*") if path.is_file()]
+
+    async def uploaded(self, content: bytes = b"", name: str = "messages.csv") -> dict[str, Any]:
+        async with self.client("editor") as client:
+            answer = await client.post(
+                "/api/v1/datasets",
+                params={"filename": name},
+                content=content or csv_rows(),
+                headers={"Content-Type": "text/csv"},
+            )
+            assert answer.status_code == 201, answer.text
+            body: dict[str, Any] = answer.json()
+            return body
+
+    async def submitted(self, model: str = "support") -> dict[str, Any]:
+        dataset = await self.uploaded()
+        async with self.client("editor") as client:
+            body = {"model": model, "dataset_id": dataset["id"]}
+            answer = await client.post("/api/v1/jobs", json=body)
+            assert answer.status_code == 202, answer.text
+            job: dict[str, Any] = answer.json()
+            return job
+
+    async def trained(self, model: str = "support", *, ready: bool = True) -> dict[str, Any]:
+        """Carry a job through to a registered version that was evaluated; gives the job."""
+        job = await self.submitted(model)
+        job_id, agent = UUID(job["id"]), str(AGENT)
+        claim = ClaimJob(job_id=job_id, attempt=1, boot_id="boot")
+        await self.decide(claim, job_id, agent)
+        start = RecordStart(job_id=job_id, attempt=1, environment=ENVIRONMENT, **_FIGURES)
+        await self.decide(start, job_id, agent)
+        files = await self._adapter()
+        complete = CompleteJob(job_id=job_id, attempt=1, adapter=files, **_RESULT)
+        await self.decide(complete, job_id, agent)
+        await self._registered(job_id, model, files, ready=ready)
+        return job
+
+    async def _adapter(self) -> tuple[Any, ...]:
+        from domain.blobs import FileEntry
+
+        files = []
+        for name, content in (("adapter_config.json", b"{}"), ("labels.json", b'["a", "b"]')):
+            async with self.blobs.writer() as writer:
+                await writer.write(content)
+                files.append(FileEntry(path=f"lora_adapters/{name}", blob=await writer.commit()))
+        return tuple(files)
+
+    async def _registered(self, job_id: UUID, model: str, files: Any, *, ready: bool) -> None:
+        job = await self.queries.job(W, job_id)
+        assert job is not None
+        model_id = derived_id(W, "model", model)
+        version_id = derived_id(W, "version", str(job_id))
+        create = CreateModel(model_id=model_id, name=model, base_model="finetrail/minilm")
+        await self.decide(create, model_id)
+        number = NumberVersion(model_id=model_id, version_id=version_id, job_id=job_id)
+        await self.decide(number, model_id)
+        numbered = await self.queries.model(W, model)
+        assert numbered is not None
+        assert numbered.latest is not None
+        register = RegisterVersion(
+            version_id=version_id,
+            model_id=model_id,
+            model_name=model,
+            number=numbered.latest,
+            label="20261120-174305",
+            job_id=job_id,
+            spec=job.row.spec,
+            environment=ENVIRONMENT,
+            files=files,
+            **{name: value for name, value in _RESULT.items()},
+        )
+        await self.decide(register, version_id)
+        if ready:
+            await self.decide(RecordReady(version_id=version_id), version_id)
+            await self._evaluated(version_id)
+
+    async def _evaluated(self, version_id: UUID) -> None:
+        id_ = derived_id(W, "evaluation", str(version_id))
+        await self.decide(RunEvaluation(evaluation_id=id_, version_id=version_id), id_)
+        agent = str(AGENT)
+        await self.decide(ClaimEvaluation(evaluation_id=id_, attempt=1, boot_id="boot"), id_, agent)
+        outputs = (await self._adapter())[0].blob
+        result = RecordResult(evaluation_id=id_, attempt=1, summary=SUMMARY, outputs=outputs)
+        await self.decide(result, id_, agent)
+
+    async def enrolled(self) -> None:
+        enrol = EnrolAgent(
+            agent_id=AGENT,
+            name="box",
+            accelerator="cpu",
+            memory_bytes=1,
+            methods=("sequence_classification",),
+        )
+        await self.decide(enrol, AGENT, str(AGENT))
+        queued = Enqueue(
+            work_id=UUID(int=5), kind="train", method="sequence_classification", attempt=1
+        )
+        await self.decide(queued, queue_id(W))
+
+
+def csv_rows(rows: int = 40) -> bytes:
+    lines = [f"message number {n},{'delivery' if n % 2 else 'refund'}" for n in range(rows)]
+    return ("text,label\n" + "\n".join(lines) + "\n").encode()
+
+
+ENVIRONMENT = Environment(
+    device="cpu",
+    device_name="a processor",
+    threads=2,
+    python="3.11",
+    packages={"torch": "2.13.0"},
+    cpu_capability="AVX2",
+    code="0.1.0",
+)
+_FIGURES: Any = {
+    "total_steps": 30,
+    "total_epochs": 3,
+    "first_step": 0,
+    "train_rows": 28,
+    "validation_rows": 4,
+    "test_rows": 8,
+    "trainable_parameters": 10,
+    "total_parameters": 100,
+}
+_RESULT: Any = {
+    "labels": ("delivery", "refund"),
+    "train_rows": 28,
+    "trained_tokens": 900,
+    "steps": 30,
+    "seconds": 3.5,
+    "final_loss": 0.05,
+    "validation_accuracy": 0.97,
+}
+_SCORES = Scores(
+    accuracy=0.9, f1=0.9, precision=0.9, recall=0.9, latency_ms_p50=8.0, latency_ms_mean=8.5
+)
+SUMMARY = EvaluationSummary(
+    rows=8,
+    base=_SCORES,
+    untrained=_SCORES.model_copy(update={"accuracy": 0.5}),
+    fine_tuned=_SCORES.model_copy(update={"accuracy": 1.0}),
+    accuracy_delta=0.1,
+    accuracy_delta_relative=0.11,
+    f1_delta=0.1,
+    p_value=0.5,
+    ci95=(-0.05, 0.25),
+    only_base_right=0,
+    only_fine_tuned_right=1,
+    verdict="inconclusive",
+    examples=(
+        Example(
+            text="where?", expected="delivery", base="refund", fine_tuned="delivery", winner="fine_tuned"
+        ),
+    ),
+    seconds=1.0,
+)  # fmt: skip

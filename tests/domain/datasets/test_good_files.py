@@ -107,10 +107,9 @@ def test_csv_written_by_others_gives_the_same_rows(
     mark: bytes,
     block_bytes: int,
 ) -> None:
-    if (
-        quoting == csv.QUOTE_MINIMAL and line_end == "\n"
-    ):  # before 3.13 csv leaves a lone CR unquoted
-        assume(not any("\r" in text for text, _ in rows))
+    if quoting == csv.QUOTE_MINIMAL:  # before 3.13 csv quotes no line end but the writer's own
+        bare = set("\r\n") - set(line_end)
+        assume(not any(bare & set(text) for text, _ in rows))
     out = io.StringIO(newline="")
     writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=line_end)  # type: ignore[arg-type]
     writer.writerows([("text", "label"), *rows])

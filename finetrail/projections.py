@@ -32,7 +32,21 @@ async def create_tables(dsn: str) -> None:
 
 async def run_projections(settings: Settings, stop: asyncio.Event) -> None:
     """Keep the read model up to date until ``stop`` is set, through absences of NATS and Postgres."""
-    login = settings.nats_login("projections")
+    working = asyncio.create_task(_project(settings), name="projections")
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()  # a setting is missing, or a login is refused
+            await stop.wait()  # both projections have stopped and said why; the rest goes on
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+async def _project(settings: Settings) -> None:
+    login, dsn = settings.nats_login("projections"), settings.postgres_dsn
     nc = await connect(
         login.url,
         user=login.user,
@@ -40,29 +54,24 @@ async def run_projections(settings: Settings, stop: asyncio.Event) -> None:
         name="finetrail projections",
         inbox_prefix=login.inbox_prefix,
     )
-    dsn = settings.postgres_dsn
-    runners: Sequence[Runner[Any]] = (
-        Runner(registry, NatsEventSource(nc, "EVENTS", "events.>"), dsn),
-        Runner(step_metrics, NatsEventSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
-    )
-    working = asyncio.create_task(_project(runners, dsn))
     try:
-        await stop.wait()
+        await _create_tables_when_there(dsn)
+        runners: Sequence[Runner[Any]] = (
+            Runner(registry, NatsEventSource(nc, "EVENTS", "events.>"), dsn),
+            Runner(step_metrics, NatsEventSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
+        )
+        await asyncio.gather(*map(_run, runners))
     finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
         await nc.close()
 
 
-async def _project(runners: Sequence[Runner[Any]], dsn: str) -> None:
+async def _create_tables_when_there(dsn: str) -> None:
     while True:
         try:
-            await create_tables(dsn)
-            break
+            return await create_tables(dsn)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             _log.warning("the read model waits for Postgres: %s", error)
             await asyncio.sleep(RETRY_S)
-    await asyncio.gather(*map(_run, runners))
 
 
 async def _run(runner: Runner[Any]) -> None:

@@ -1,6 +1,7 @@
 """What queries answer where one table's row is not enough."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 
 from projections.evaluations import EvaluationRow
@@ -48,6 +49,16 @@ class Evaluation:
 class QueueItem:
     row: WorkItemRow
     position: int | None  # from 1; None once it is assigned
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a projection has come. One with an error has stopped and needs a person."""
+
+    name: str
+    sequence: int
+    error: str | None
+    updated_at: datetime
 
 
 def with_progress(row: JobRow, newest: StepRow | None) -> Job:

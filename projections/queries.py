@@ -16,7 +16,7 @@ from domain.subjects import Aggregate
 from projections import tables as t
 from projections.access_keys import AccessKeyRow
 from projections.agents import AgentRow
-from projections.answers import Evaluation, Job, QueueItem, Version, with_progress
+from projections.answers import Evaluation, Job, QueueItem, Standing, Version, with_progress
 from projections.datasets import DatasetRow
 from projections.evaluations import EvaluationRow
 from projections.jobs import EpochRow, JobRow, JobStatus
@@ -259,6 +259,12 @@ class Queries:
         table = t.projection_checkpoint
         found = await self._all(select(table.c.sequence).where(table.c.name == name))
         return int(found[0][0]) if found else 0
+
+    async def projections(self) -> list[Standing]:
+        """Every projection with its position, and why it has stopped if it has."""
+        table = t.projection_checkpoint
+        columns = (table.c.name, table.c.sequence, table.c.error, table.c.updated_at)
+        return await self._rows(Standing, select(*columns).order_by(table.c.name))
 
     async def wait_for(
         self, sequence: int, timeout_s: float = 5.0, *, name: str = REGISTRY

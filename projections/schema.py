@@ -50,6 +50,7 @@ async def ensure_tables(
     """
     wanted = fingerprint(projection)
     async with connection.transaction():
+        await connection.execute("SET LOCAL synchronous_commit = on")
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}")
         if not await _exist(connection, [tables.projection_checkpoint]):

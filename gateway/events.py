@@ -25,7 +25,7 @@ from projections import timeline
 from projections.queries import Queries
 from projections.timeline import TimelineRow
 
-After = Annotated[int | None, QueryParameter(ge=0, lt=2**63, description="Events behind this sequence, oldest first; without it the newest.")]  # fmt: skip
+After = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1, description="Events behind this sequence, oldest first; without it the newest.")]  # fmt: skip
 
 
 class Event(msgspec.Struct):

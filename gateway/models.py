@@ -114,7 +114,7 @@ class ModelsController(Controller):
             archive.layout.read(blobs.read), media_type="application/zip", headers=archive.headers
         )
 
-    @head("/{name:str}/versions/{number:int}/download", media_type="application/zip")
+    @head("/{name:str}/versions/{number:int}/download")
     async def download_headers(
         self,
         name: FromPath[str],
@@ -125,7 +125,7 @@ class ModelsController(Controller):
         """How large the ZIP is, without it."""
         archive = await _archive(queries, workspace, name, number)
         headers = {**archive.headers, "Content-Type": "application/zip"}
-        return Response(None, media_type="application/zip", headers=headers)
+        return Response(None, headers=headers)
 
     @post("/{name:str}/activate", status_code=200)
     async def activate(

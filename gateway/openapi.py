@@ -1,5 +1,6 @@
 """The description of the API: OpenAPI 3.1 as JSON, without a page that would load scripts."""
 
+import re
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final
@@ -9,6 +10,7 @@ from litestar import Controller, Litestar, Response, get
 from litestar.di import NamedDependency
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
+from pydantic import BaseModel
 
 from gateway.access_matrix import ACCESS
 from gateway.api_examples import REQUESTS, RESPONSES
@@ -51,6 +53,7 @@ _MEANINGS: Final = {
     "500": "Our mistake; the log of the gateway has it under the id in `instance`.",
     "503": "Something that is needed is away; `Retry-After` says when to ask again.",
 }
+_PAGE_NAME: Final = re.compile(rb"Page_gateway\.\w+\.(\w+)_")  # a generic type's generated name
 _WRITES: Final = ("409", "413", "415")
 _UPLOAD: Final = ("/api/v1/datasets", "post")
 _STREAMS: Final = ("/api/v1/jobs/{job_id}/logs", "/api/v1/jobs/{job_id}/events", "/api/v1/events")
@@ -88,7 +91,14 @@ def description_of(build: Callable[[], Litestar]) -> bytes:
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             _complete(path, method, operation)
-    return msgspec.json.encode(schema)
+    return _PAGE_NAME.sub(rb"\1Page", msgspec.json.encode(schema, enc_hook=_plain))
+
+
+def _plain(value: object) -> object:
+    """Defaults that are models of the domain."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise NotImplementedError
 
 
 def _complete(path: str, method: str, operation: Json) -> None:
@@ -105,7 +115,10 @@ def _complete(path: str, method: str, operation: Json) -> None:
     if role == "public":
         operation["security"] = []
     if path in _STREAMS and method == "get" and success:
-        responses[success]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        content: Json = responses[success]["content"]
+        page = next(one for one in content["application/json"]["schema"]["oneOf"] if one)
+        content["application/json"]["schema"] = page
+        content["text/event-stream"] = {"schema": {"type": "string"}}
     if (path, method) == _UPLOAD:
         operation["requestBody"] = _upload_body()
     _add_examples(path, method, operation, responses.get(success or ""))

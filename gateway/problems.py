@@ -45,6 +45,7 @@ STATUS: Final = MappingProxyType(
         "job_exists": 409,
         "key_exists": 409,
         "labels_differ": 409,
+        "misaddressed": 409,
         "no_active_version": 409,
         "not_yours": 409,
         "rejected": 409,

@@ -1,11 +1,13 @@
 """Connections to NATS that outlive the server: reconnect for ever, and say in the log what goes wrong."""
 
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import nats
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 PENDING_BYTES: Final = 64 * 1024 * 1024  # holds what is said while the server restarts
 RECONNECT_WAIT_S: Final = 0.25  # an embedded server is back within a second
@@ -73,3 +75,9 @@ async def connect(
         reconnect_time_wait=RECONNECT_WAIT_S,
         pending_size=PENDING_BYTES,
     )
+
+
+async def close(nc: Client) -> None:
+    """Close, also while the server is away: what could not be sent is lost then."""
+    with contextlib.suppress(NatsError, OSError):  # the client writes to the lost socket first
+        await nc.close()

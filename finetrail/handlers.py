@@ -20,7 +20,7 @@ from adapters.jetstream_event_store import JetStreamEventStore
 from adapters.jetstream_publisher import JetStreamPublisher
 from adapters.local_blobs import LocalBlobs
 from adapters.nats_command_bus import NatsCommandBus
-from adapters.nats_connection import PENDING_BYTES, RECONNECT_WAIT_S, connect
+from adapters.nats_connection import PENDING_BYTES, RECONNECT_WAIT_S, close, connect
 from domain.work import Presence
 from finetrail.settings import NatsLogin, Settings
 from handlers.commands import CommandDesk, command_subscribers, durable_pull
@@ -133,7 +133,7 @@ async def _connection(login: NatsLogin) -> AsyncIterator[Client]:
     try:
         yield nc
     finally:
-        await nc.close()
+        await close(nc)
 
 
 @contextlib.asynccontextmanager
@@ -163,9 +163,9 @@ async def _broker(login: NatsLogin, over: asyncio.Event) -> AsyncIterator[NatsBr
     try:
         yield broker
     finally:
-        with contextlib.suppress(NatsError, TimeoutError):  # it may be away at this very moment
+        with contextlib.suppress(NatsError, OSError):  # it may be away at this very moment
             await broker.stop()
-        await nc.close()
+        await close(nc)
 
 
 async def _first(*events: asyncio.Event) -> None:

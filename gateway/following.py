@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Final
 
-from litestar import Request
+from litestar import Litestar, Request
 from litestar.params import HeaderParameter
 from litestar.response import Stream
+from litestar.response.base import ASGIResponse
+from typing_extensions import override
 
 from gateway.authentication import Keys, Principal
 from gateway.problems import invalid
@@ -20,6 +22,16 @@ LastEventId = Annotated[
 ]
 
 
+class EventStream(Stream):
+    """Says what it is; Litestar would rather believe the route, which may also answer JSON."""
+
+    @override
+    def to_asgi_response(
+        self, app: Litestar | None, request: Request[Any, Any, Any], **options: Any
+    ) -> ASGIResponse:
+        return super().to_asgi_response(app, request, **{**options, "media_type": EVENT_STREAM})
+
+
 class Streams:
     """Answers with streams, each of which ends when the key it was opened with is revoked."""
 
@@ -30,7 +42,7 @@ class Streams:
     def open(self, request: Request[Principal, Any, Any], reading: Reading) -> Stream:
         key_id = request.user.key_id
         chunks = self._events.open(reading, lambda: self._keys.find(key_id) is not None)
-        return Stream(chunks, media_type=EVENT_STREAM, headers=STREAM_HEADERS)
+        return EventStream(chunks, headers=STREAM_HEADERS)
 
 
 def wants_stream(request: Request[Any, Any, Any], *, follow: bool = False) -> bool:

@@ -13,10 +13,12 @@ LAST_LINES_S = 10.0  # for the log of a job that has ended to be read to its end
 def follow_job(client: Client, job_id: str) -> Job:
     """Show the job's log and progress on standard error until it has ended."""
     with live_job() as live:
-        reading = Thread(target=_show_log, args=(client, job_id, live), daemon=True)
-        reading.start()
+        log = Thread(target=_show_log, args=(client, job_id, live), daemon=True)
+        log.start()
         job = client.wait(job_id, live.update)
-        reading.join(LAST_LINES_S)
+        log.join(LAST_LINES_S)
+        if log.is_alive():
+            live.line("the rest of the log does not come; finetrail logs shows what there is")
     return job
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from httpx import Response
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from finetrail.client.errors import FinetrailError, ServerUnreachable
+from finetrail.client.errors import FinetrailError
 from finetrail.client.transport import Params, Transport, delays, passing
 
 SILENCE_S: Final = 45.0  # the server says something every 15 s; three times nothing is a dead line
@@ -39,13 +39,11 @@ def follow(
         try:
             with _connect(transport, path, params, position) as response:
                 connected = True
-                for message in EventSource(response).iter_sse():
+                for message in _messages(response):
                     tries = delays()
                     if message.id.isdigit():
                         position = int(message.id)
                     yield message
-        except SSEError as error:
-            raise ServerUnreachable(transport.url, "it sends no event stream") from error
         except FinetrailError as error:
             lost_for = 0.0 if connected else time.monotonic() - last_contact
             if not passing(error) or lost_for > patience_s:
@@ -53,6 +51,13 @@ def follow(
         if connected:
             last_contact = time.monotonic()
         time.sleep(next(tries))
+
+
+def _messages(response: Response) -> Iterator[ServerSentEvent]:
+    try:
+        yield from EventSource(response).iter_sse()
+    except SSEError as error:  # a kind of transport error to httpx, but no reason to ask again
+        raise FinetrailError(f"{response.url} sends no event stream") from error
 
 
 def _connect(

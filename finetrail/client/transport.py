@@ -10,7 +10,13 @@ from uuid import uuid4
 
 import httpx
 
-from finetrail.client.errors import ApiError, ServerUnreachable, Unavailable, error_of
+from finetrail.client.errors import (
+    ApiError,
+    FinetrailError,
+    ServerUnreachable,
+    Unavailable,
+    error_of,
+)
 
 Params = Mapping[str, str | int | None]
 Body = Callable[[], Iterator[bytes]]  # makes the body anew for every try
@@ -102,9 +108,12 @@ class Transport:
         """One try at a GET whose body is read as it comes; ``silence_s`` without a byte is an end.
 
         Raises:
+            FinetrailError: The client was closed meanwhile.
             ApiError: The server refused.
             ServerUnreachable: It does not answer, or the line broke while the body was read.
         """
+        if self._http.is_closed:
+            raise FinetrailError("this client is closed")
         try:
             with self._http.stream(
                 "GET",

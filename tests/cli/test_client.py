@@ -10,6 +10,7 @@ from finetrail.client import (
     Client,
     Conflict,
     DownloadFailed,
+    FinetrailError,
     Forbidden,
     Invalid,
     NotFound,
@@ -243,6 +244,17 @@ def test_following_the_log_of_an_unknown_job_is_refused_at_once(
     server: FakeServer, client: Client
 ) -> None:
     with pytest.raises(NotFound):
+        list(client.follow_logs(JOB_ID))
+
+    assert len(server.asked) == 1
+
+
+def test_a_server_that_sends_no_stream_is_not_asked_again(
+    server: FakeServer, client: Client
+) -> None:
+    server.on("GET", LOGS, Reply(json={"items": []}))
+
+    with pytest.raises(FinetrailError, match="no event stream"):
         list(client.follow_logs(JOB_ID))
 
     assert len(server.asked) == 1

@@ -23,6 +23,7 @@ from gpu_agent.reports import Attempt, Reports, send_until_decided
 from gpu_agent.serving_child import SERVING_FOLDER, Serving
 
 METHODS: Final = ("sequence_classification",)
+IDLE_S: Final = 1.0  # an evaluation follows its training within a fraction of this
 PRESENCE_S: Final = 1.0  # the scheduler gives up after ten of them
 KEEP_S: Final = 7.0  # a quarter of the work consumer's ack_wait
 CANCEL_S: Final = 15.0  # a step of a large model on a slow machine
@@ -196,7 +197,11 @@ class Agent:
         self._ended.add(attempt.key)
         del self._held[attempt.key]
         await held.item.ack()
-        if attempt.kind == "job":
+        asyncio.get_running_loop().call_later(IDLE_S, self._warm_up_when_idle)
+
+    def _warm_up_when_idle(self) -> None:
+        """Not beside an evaluation: it would slow it down and blur the response times it measures."""
+        if not self._held and not self._draining:
             self._serving.warm_up()
 
     async def _give_back(self) -> None:

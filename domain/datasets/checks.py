@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domain.datasets.problems import Problems, shown
+from domain.datasets.problems import Problems, is_name, shown
 
 MAX_FIELD_CHARS = 100_000  # far more than any model reads; longer is a quote that was never closed
 MAX_LABEL_CHARS = 200  # a label is a name
@@ -40,7 +40,7 @@ def choose_columns(
     found_label = _find(names, [label] if label else LABEL_NAMES)
     if len(names) == 2 and (found_text is None) != (found_label is None):
         known = found_text if found_label is None else found_label
-        other = next((name for name in names if name != known), None)
+        other = next((name for name in names if name != known and is_name(name)), None)
         found_text = found_text if text or found_text else other
         found_label = found_label if label or found_label else other
     listed = ", ".join(shown(name) for name in names[:50])

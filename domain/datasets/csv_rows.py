@@ -20,10 +20,9 @@ from domain.datasets.lines import (
     add_line_too_long,
     add_not_text,
 )
-from domain.datasets.problems import Problems, shown
+from domain.datasets.problems import MAX_NAME_CHARS, Problems, shown
 
 DELIMITERS = (",", ";", "\t")  # told apart by the header
-MAX_NAME_CHARS = 200  # of a column's name; a longer one is a text in a file without a header
 _DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _STRAY_TEXT = ("bad_quote", "there is text behind a closing quote")
 _UNTERMINATED = (

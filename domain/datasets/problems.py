@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 MAX_PROBLEMS = 100  # kept in full; more help nobody to find the cause, so the rest is counted
 MAX_COUNTED = 100_000  # with so many this is not the file somebody meant; counting costs time
+MAX_NAME_CHARS = 200  # of a column or key; a longer one is a text where names should be
 _SHOWN_CHARS = 80  # of a value quoted in a message
 
 
@@ -44,7 +45,7 @@ class Problems:
                 LineProblem(
                     line=line,
                     column=column,
-                    field=field,
+                    field=field if field is None or is_name(field) else None,
                     code=code,
                     message=message,
                     expected=expected,
@@ -76,6 +77,11 @@ class Problems:
     def stopped(self) -> bool:
         """Whether the rest of the file is pointless to read."""
         return self._stopped
+
+
+def is_name(value: str) -> bool:
+    """Whether this can name a column in an event, a message or a URL."""
+    return 0 < len(value) <= MAX_NAME_CHARS and value.isprintable()
 
 
 def shown(value: str) -> str:

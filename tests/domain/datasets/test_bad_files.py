@@ -160,6 +160,13 @@ def test_chosen_column_that_is_missing_is_named() -> None:
     assert '"text", "label"' in problem.message
 
 
+@pytest.mark.parametrize("name", ["\\ud800", "x" * 201, ""])
+def test_only_a_name_is_taken_for_the_other_column(name: str) -> None:
+    problem = only_problem(f'{{"text": "a", "{name}": "x"}}\n')
+
+    assert (problem.code, problem.field) == ("missing_column", "label")
+
+
 def test_one_column_cannot_be_both_text_and_label() -> None:
     assert only_problem(GOOD, text_column="label").code == "same_column"
 
@@ -204,6 +211,7 @@ def test_label_names_that_would_not_fit_one_event_are_refused() -> None:
         ('{"text": " ", "label": "x"}', "empty_text", "text", "empty"),
         ('{"text": "a", "label": ""}', "empty_label", "label", "empty"),
         ('{"text": "a", "text": "b", "label": "x"}', "duplicate_key", "text", "twice"),
+        ('{"\\ud800": 1, "\\ud800": 2}', "duplicate_key", None, "\\ud800"),
         ('{"text": "\\ud800", "label": "x"}', "invalid_character", "text", "\\ud800"),
         ('{"text": "a\\u0000", "label": "x"}', "invalid_character", "text", "\\u0000"),
         ('["a", "x"]', "not_an_object", None, "an array"),

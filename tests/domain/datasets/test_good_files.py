@@ -42,7 +42,7 @@ def seen(data: bytes, cuts: list[int], block_bytes: int = 64 * 1024) -> tuple[ob
     rows += reader.finish()
     return (
         rows,
-        reader.problems,
+        [problem.model_dump_json() for problem in reader.problems],
         reader.problem_count,
         reader.format,
         reader.delimiter,
@@ -59,7 +59,7 @@ dirty_lines = st.lists(
         [
             b"text,label", b"a,x", b"b,y", b'"a ""b"",', b'"', b'c",y', b"\xff,x", b"\xc3\xa9,y",
             b"\0,x", b"", b" ", b",", b'"one', b'two","x"', b"\xe2\x82", b'{"text":"a","label":"x"}',
-            b'{"text":', b"a,b,c", b'"" "",', b'x","', b"\xef\xbb\xbf",
+            b'{"text":', b'{"text":"a","\\ud800":"x"}', b'{"\\udfff":1,"\\udfff":2}', b"a,b,c", b'"" "",', b'x","', b"\xef\xbb\xbf",
         ]
     ),
     max_size=12,

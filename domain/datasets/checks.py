@@ -10,7 +10,7 @@ MAX_FIELD_CHARS = 100_000  # far more than any model reads; longer is a quote th
 MAX_LABEL_CHARS = 200  # a label is a name
 MAX_LABELS = 1000  # more is a column of values, not of classes
 MAX_LABEL_BYTES = 18 * 1024  # of all names as JSON: one 64 KiB event of a version holds them thrice
-UNIQUE_FROM_ROWS = 20  # with fewer rows, labels that hardly repeat may be chance
+UNIQUE_FROM_ROWS = 100  # a smaller file may be a test set with one row of each label
 TEXT_NAMES = ("text", "message", "sentence", "utterance", "prompt", "input", "query", "question")
 LABEL_NAMES = ("label", "intent", "category", "class", "target", "output")
 
@@ -122,7 +122,7 @@ class RowChecks:
                 f"at least two different labels in column {shown(columns.label)}",
                 field=columns.label,
             )
-        elif self.rows >= UNIQUE_FROM_ROWS and len(self.labels) * 2 > self.rows:
+        elif self.rows >= UNIQUE_FROM_ROWS and len(self.labels) * 10 > self.rows * 9:
             self._problems.stop(
                 1,
                 "labels_hardly_repeat",

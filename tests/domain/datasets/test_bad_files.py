@@ -182,10 +182,16 @@ def test_thousand_and_one_labels_ask_for_the_right_column() -> None:
 
 
 def test_labels_that_hardly_repeat_ask_for_the_right_column() -> None:
-    problem = only_problem("text,label\n" + "".join(f"a,id{n}\n" for n in range(20)))
+    problem = only_problem("text,label\n" + "".join(f"a,id{n}\n" for n in range(100)))
 
     assert (problem.code, problem.field) == ("labels_hardly_repeat", "label")
     assert "numbers" not in problem.message
+
+
+def test_small_test_set_may_hold_one_row_of_each_label() -> None:
+    rows, reader = read("text,label\n" + "".join(f"a,id{n}\n" for n in range(99)))
+
+    assert (len(rows), reader.problem_count) == (99, 0)
 
 
 def test_label_names_that_would_not_fit_one_event_are_refused() -> None:

@@ -32,6 +32,7 @@ from handlers.leases import AgentView, Claim, WorkView, doubtful, expiry_reason,
 from handlers.ports import Clock, CommandBus, EventStore
 
 TICK_S: Final = 0.5
+STALLED_S: Final = 3.0  # a process that was stopped or starved, and heard nothing while it was
 FORGET_S: Final = 3600.0  # an agent that was not heard for so long
 
 _log = logging.getLogger(__name__)
@@ -86,10 +87,16 @@ class Scheduler:
                 _log.warning("scheduling is put off: %s", problem)
             except Exception:  # noqa: BLE001 - the top of the loop, which outlives everything
                 _log.exception("scheduling failed and goes on")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    await self._awake.wait()
-            self._awake.clear()
+            await self._rest()
+
+    async def _rest(self) -> None:
+        began = self._uptime()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await self._awake.wait()
+        self._awake.clear()
+        if self._uptime() - began > STALLED_S:
+            self.connected()  # what agents said meanwhile is still to be read
 
     async def tick(self) -> None:
         """Take back what is lost, then hand out what waits."""

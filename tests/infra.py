@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nats
+from nats.aio.client import Client
 
 from finetrail.bootstrap import bootstrap_streams
-from finetrail.stack.nats_server import find_server
+from finetrail.settings import NatsRole
+from finetrail.stack.nats_server import find_server, permissions
 
 START_S = 10.0
 
@@ -28,6 +31,8 @@ class NatsServer:
     """One server on one folder; it may be killed and started again."""
 
     folder: Path
+    agents: Sequence[str] = ()
+    secured: bool = False  # then every user's password is the user's name
     port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
@@ -48,6 +53,22 @@ class NatsServer:
             while not await _greets(self.port):
                 await asyncio.sleep(0.02)
 
+    async def connect(self, user: str) -> Client:
+        """As one of the roles, or as the agent of that id; only its own inbox may be listened on."""
+        inbox = f"_INBOX_agent.{user}" if user in self.agents else f"_INBOX_{user}"
+        login = {"user": user, "password": user} if self.secured else {}
+        return await nats.connect(
+            self.url, inbox_prefix=inbox, max_reconnect_attempts=-1, error_cb=_quiet, **login
+        )
+
+    def _users(self) -> list[dict[str, Any]]:
+        roles: tuple[NatsRole, ...] = ("admin", "gateway", "handlers", "projections")
+        allowed: dict[str, Any] = {role: permissions(role, "none") for role in roles}
+        allowed |= {agent: permissions("agent", agent) for agent in self.agents}
+        return [
+            {"user": user, "password": user, "permissions": may} for user, may in allowed.items()
+        ]
+
     async def kill(self) -> None:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
@@ -56,14 +77,14 @@ class NatsServer:
 
 @asynccontextmanager
 async def nats_server(
-    folder: Path, *, agents: Sequence[str] = (), streams: bool = True
+    folder: Path, *, agents: Sequence[str] = (), streams: bool = True, secured: bool = False
 ) -> AsyncIterator[NatsServer]:
     folder.mkdir(parents=True, exist_ok=True)
-    server = NatsServer(folder)
+    server = NatsServer(folder, agents, secured)
     try:
         await server.start()
         if streams:
-            nc = await nats.connect(server.url)
+            nc = await server.connect("admin")
             try:
                 await bootstrap_streams(nc, agents)
             finally:
@@ -85,3 +106,7 @@ async def _greets(port: int) -> bool:
         return False
     finally:
         writer.close()
+
+
+async def _quiet(_: Exception) -> None:
+    """The calls that fail say so themselves."""

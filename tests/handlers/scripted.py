@@ -113,7 +113,9 @@ class ScriptedAgent:
 
     async def _work(self) -> None:
         js = self.nc.jetstream()
-        inbox = await js.pull_subscribe_bind(f"agent-{self.id}", stream="WORK")
+        inbox = await js.pull_subscribe_bind(
+            f"agent-{self.id}", stream="WORK", inbox_prefix=f"_INBOX_agent.{self.id}.".encode()
+        )
         while True:
             try:
                 (msg,) = await inbox.fetch(1, timeout=1)

@@ -4,18 +4,19 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-import nats
 import pytest
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
+from pydantic import SecretStr
 from uuid_utils.compat import uuid7
 
 from adapters.local_blobs import LocalBlobs
 from adapters.nats_command_bus import NatsCommandBus
+from adapters.nats_connection import close
 from domain.blobs import BlobRef
 from domain.datasets.commands import RegisterDataset
 from domain.jobs.commands import CancelJob, SubmitJob
@@ -26,7 +27,7 @@ from domain.wire import decode_recorded, encode_command
 from domain.work import StopWork, TrainAssignment
 from finetrail.bootstrap import bootstrap_streams
 from finetrail.handlers import run_handlers
-from finetrail.settings import NatsSettings, Settings
+from finetrail.settings import NatsSettings, NatsUser, Settings
 from tests import samples
 from tests.handlers.scripted import ScriptedAgent, envelope
 from tests.infra import NatsServer, nats_server
@@ -41,15 +42,13 @@ AGENTS = (str(samples.AGENT), str(samples.OTHER_AGENT))
 @dataclass
 class World:
     server: NatsServer
-    nc: Client
+    nc: Client  # may look at everything
+    gateway: Client
     blobs: LocalBlobs
-    settings: Settings
-    handlers: asyncio.Task[None]
-    stop: asyncio.Event
+    sent: list[Envelope[Command]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.bus = NatsCommandBus(self.nc)
-        self.sent: list[Envelope[Command]] = []
+        self.bus = NatsCommandBus(self.gateway)
 
     async def say(self, command: Command, aggregate: Aggregate, id_: UUID) -> Outcome:
         asked = envelope(command, aggregate, id_)
@@ -137,33 +136,52 @@ async def eventually(condition: Callable[[], Awaitable[bool]], what: str) -> Non
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[World]:
-    async with nats_server(folder, agents=AGENTS) as server:
-        settings = Settings(data_dir=folder, nats=NatsSettings(url=server.url))
-        stop = asyncio.Event()
-        handlers = asyncio.create_task(run_handlers(settings, stop))
-        nc = await nats.connect(server.url, max_reconnect_attempts=-1, error_cb=_quiet)
-        try:
-            blobs = LocalBlobs(settings.blobs_folder)
-            yield World(server, nc, blobs, settings, handlers, stop)
-        finally:
-            stop.set()
-            await asyncio.wait_for(handlers, 20)
-            await nc.close()
+async def connected(server: NatsServer, settings: Settings) -> AsyncIterator[World]:
+    nc, gateway = await server.connect("admin"), await server.connect("gateway")
+    try:
+        yield World(server, nc, gateway, LocalBlobs(settings.blobs_folder))
+    finally:
+        await close(gateway)
+        await close(nc)
 
 
-async def _quiet(_: Exception) -> None:
-    pass
+@asynccontextmanager
+async def handling(settings: Settings) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    handlers = asyncio.create_task(run_handlers(settings, stop))
+    try:
+        yield
+    finally:
+        stop.set()
+        await asyncio.wait_for(handlers, 20)
+
+
+def of(server: NatsServer, folder: Path) -> Settings:
+    """What handlers are told, and nothing that the machine's own environment says."""
+    handlers = NatsUser(user="handlers", password=SecretStr("handlers"))
+    return Settings(data_dir=folder, nats=NatsSettings(url=server.url, handlers=handlers))
+
+
+@asynccontextmanager
+async def agent_at(world: World, agent: UUID = samples.AGENT) -> AsyncIterator[ScriptedAgent]:
+    nc = await world.server.connect(str(agent))
+    try:
+        async with ScriptedAgent(nc, agent) as scripted:
+            yield scripted
+    finally:
+        await close(nc)
 
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with running(tmp_path) as world:
-        yield world
+    async with nats_server(tmp_path, agents=AGENTS, secured=True) as server:
+        settings = of(server, tmp_path)
+        async with handling(settings), connected(server, settings) as world:
+            yield world
 
 
 async def test_a_submitted_job_becomes_an_evaluated_version_in_service(world: World) -> None:
-    async with ScriptedAgent(world.nc) as agent:
+    async with agent_at(world) as agent:
         agent.files = (await world.blob(b"config"), await world.blob(b"weights"))
         job_id = await world.submit(await world.valid_dataset())
         types = await world.until("EvaluationCompleted")
@@ -201,7 +219,7 @@ async def test_a_submitted_job_becomes_an_evaluated_version_in_service(world: Wo
 
 
 async def test_commands_and_events_that_come_again_long_after_change_nothing(world: World) -> None:
-    async with ScriptedAgent(world.nc) as agent:
+    async with agent_at(world) as agent:
         agent.files = (await world.blob(b"config"),)
         job_id = await world.submit(await world.valid_dataset())
         await world.until("EvaluationCompleted")
@@ -232,11 +250,11 @@ async def test_a_job_goes_on_at_another_agent_when_the_first_falls_silent(world:
         gone.set()
         await asyncio.Event().wait()
 
-    async with ScriptedAgent(world.nc) as first:
+    async with agent_at(world) as first:
         first.on_train = vanish
         await world.submit(await world.valid_dataset())
         await asyncio.wait_for(gone.wait(), DEADLINE_S)
-    async with ScriptedAgent(world.nc, samples.OTHER_AGENT) as second:
+    async with agent_at(world, samples.OTHER_AGENT) as second:
         second.files = (blob,)
         types = await world.until("EvaluationCompleted")
 
@@ -253,7 +271,7 @@ async def test_a_running_job_is_stopped_and_ends_as_cancelled(world: World) -> N
     async def wait_for_stop(_: TrainAssignment) -> None:
         started.set()
 
-    async with ScriptedAgent(world.nc) as agent:
+    async with agent_at(world) as agent:
         agent.on_train = wait_for_stop
         job_id = await world.submit(await world.valid_dataset())
         await asyncio.wait_for(started.wait(), DEADLINE_S)
@@ -296,29 +314,24 @@ async def test_handlers_go_on_after_the_server_was_killed(world: World) -> None:
 
 
 async def test_handlers_wait_for_a_server_and_streams_that_come_later(tmp_path: Path) -> None:
-    server = NatsServer(tmp_path)
-    settings = Settings(data_dir=tmp_path, nats=NatsSettings(url=server.url))
-    stop = asyncio.Event()
-    handlers = asyncio.create_task(run_handlers(settings, stop))
+    server = NatsServer(tmp_path, AGENTS, secured=True)
+    settings = of(server, tmp_path)
     try:
-        await server.start()
-        nc = await nats.connect(server.url)
-        await bootstrap_streams(nc, AGENTS)
-        world = World(server, nc, LocalBlobs(settings.blobs_folder), settings, handlers, stop)
-        await world.dataset()
-        await world.until("DatasetValidated")
-        await nc.close()
+        async with handling(settings):
+            await server.start()
+            async with connected(server, settings) as world:
+                await bootstrap_streams(world.nc, AGENTS)
+                await world.dataset()
+                assert "DatasetRegistered" in await world.until("DatasetValidated")
     finally:
-        stop.set()
-        await asyncio.wait_for(handlers, 20)
         await server.kill()
 
 
 async def _send_without_message_id(world: World, asked: Envelope[Command], body: bytes) -> Outcome:
     headers, _ = encode_command(asked)
     del headers["Nats-Msg-Id"]
-    inbox = world.nc.new_inbox()
-    answers = await world.nc.subscribe(inbox, max_msgs=1)
+    inbox = world.gateway.new_inbox()
+    answers = await world.gateway.subscribe(inbox, max_msgs=1)
     headers["reply_to"] = inbox
     stream = asked.stream
     subject = command_subject(asked.source, stream.workspace, stream.aggregate, stream.id)

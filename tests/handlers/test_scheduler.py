@@ -168,6 +168,25 @@ async def test_nobody_is_silent_while_this_process_cannot_hear(
     assert "JobInterrupted" in await inside.types()
 
 
+async def test_nobody_is_silent_because_this_process_stood_still(
+    inside: Inside, scheduler: Scheduler, time: Time
+) -> None:
+    await running(inside, scheduler)
+    stop = asyncio.Event()
+    loop = asyncio.create_task(scheduler.run(stop))
+    await asyncio.sleep(0)  # it has looked once and rests
+
+    time.passes(60)
+    scheduler.wake()
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    assert "JobInterrupted" not in await inside.types()
+    stop.set()
+    scheduler.wake()
+    await loop
+
+
 async def test_a_restarted_agents_attempt_is_over(
     inside: Inside, scheduler: Scheduler, time: Time
 ) -> None:

@@ -9,7 +9,8 @@ from domain.subjects import NAME
 ModelName = Annotated[
     str,
     msgspec.Meta(
-        pattern="^" + NAME.pattern.removesuffix(r"\Z") + "$",
+        # Ends where the text ends, also in dialects where $ lets a line break pass.
+        pattern="^" + NAME.pattern.removesuffix(r"\Z") + r"$(?!\n)",
         description="1 to 63 of a-z 0-9 . _ -, beginning and ending with a letter or a digit.",
     ),
 ]

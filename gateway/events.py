@@ -63,8 +63,8 @@ class EventsController(Controller):
         streams: NamedDependency[Streams],
         workspace: NamedDependency[str],
         aggregate: Annotated[Aggregate | None, QueryParameter()] = None,
-        aggregate_id: Annotated[UUID | None, QueryParameter(name="id")] = None,
-        event_type: Annotated[str | None, QueryParameter(name="type", max_length=64)] = None,
+        id: Annotated[UUID | None, QueryParameter()] = None,  # noqa: A002 - the API's word
+        type: Annotated[str | None, QueryParameter(max_length=64)] = None,  # noqa: A002
         actor: Annotated[str | None, QueryParameter(max_length=200)] = None,
         after: After = None,
         limit: Limit = 20,
@@ -75,7 +75,7 @@ class EventsController(Controller):
         `Accept: text/event-stream` asks for the stream: it replays what comes behind `after` (all,
         if that is left out) and then says what happens.
         """
-        chosen = Filter(aggregate, aggregate_id, event_type, actor)
+        chosen = Filter(aggregate, id, type, actor)
         if wants_stream(request):
             position = position_of(last_event_id, None if after is None else str(after))
             return streams.open(request, event_reading(workspace, chosen, position))

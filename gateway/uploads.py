@@ -172,7 +172,7 @@ async def _take_form(intake: _Intake, body: AsyncIterator[bytes], boundary: str)
     field: MultipartSegment | None = None
     value = bytearray()
     try:
-        with PushMultipartParser(boundary, max_segment_count=MAX_FIELDS, strict=True) as parser:
+        with PushMultipartParser(boundary, max_segment_count=MAX_FIELDS) as parser:
             async for chunk in body:
                 for event in parser.parse(chunk):
                     if isinstance(event, MultipartSegment):

@@ -6,7 +6,9 @@ from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -117,10 +119,13 @@ def steps(
     state = load_checkpoint(resume, weights, optimizer) if resume else LoopState()
     total, per_epoch = total_steps(len(rows), config), math.ceil(len(rows) / config.batch_size)
     began_at, began, epoch_began = state.step, time.monotonic(), time.monotonic()
+    batches: list[NDArray[np.int64]] = []
     while state.step < total:
-        epoch, at = divmod(state.step, per_epoch)
         clock = time.monotonic()
-        chosen = epoch_batches(rows.tokens.lengths, config.batch_size, seed, epoch)[at]
+        epoch, at = divmod(state.step, per_epoch)
+        if at == 0 or not batches:
+            batches = epoch_batches(rows.tokens.lengths, config.batch_size, seed, epoch)
+        chosen = batches[at]
         batch = make_batch(rows.tokens, chosen, device)
         rate = learning_rate(state.step, total, config)
         for group in optimizer.param_groups:
@@ -162,6 +167,7 @@ def steps(
                 validation_accuracy=done.validation_accuracy,
             )
             yield done
+            yield _log(_in_words(done, config.epochs))
             epoch_began = time.monotonic()
         if epoch_over or state.step % config.checkpoint_every == 0:
             folder = checkpoints / f"step-{state.step:06}"
@@ -204,6 +210,13 @@ def _close_epoch(
         validation_accuracy=accuracy,
         seconds=seconds,
     )
+
+
+def _in_words(done: EpochDone, epochs: int) -> str:
+    words = f"epoch {done.epoch} of {epochs}: loss {done.train_loss:.4f}"
+    if done.validation_accuracy is not None:
+        words += f", validation accuracy {done.validation_accuracy:.4f}"
+    return f"{words}, {done.seconds:.1f} s"
 
 
 def _require_finite(loss: float, norm: float, step: int) -> None:

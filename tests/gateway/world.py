@@ -1,5 +1,7 @@
 """The gateway's surroundings in memory: the real rules and the real projections over a list of events."""
 
+# ruff: noqa: ARG002, A002 - the names are those of the ports, and there is one workspace
+
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -397,7 +399,7 @@ class FakeInference:
         self.asked.append(request)
         if self.reply is not None:
             return self.reply
-        scores = {label: 0.0 for label in request.labels} | {request.labels[0]: 1.0}
+        scores = dict.fromkeys(request.labels, 0.0) | {request.labels[0]: 1.0}
         found = Prediction(label=request.labels[0], scores=scores)
         return PredictReply(
             request_id=request.request_id, predictions=(found,) * len(request.texts), seconds=0.01
@@ -522,7 +524,7 @@ class World:
             spec=job.row.spec,
             environment=ENVIRONMENT,
             files=files,
-            **{name: value for name, value in _RESULT.items()},
+            **_RESULT,
         )
         await self.decide(register, version_id)
         if ready:

@@ -69,13 +69,28 @@ def private_stack(folder: Path) -> Iterator[Settings]:
     Raises:
         StackError: They cannot be started.
     """
-    for name in [name for name in os.environ if name.startswith(PREFIX) and name not in KEPT]:
-        del os.environ[name]
-    running = _Running(Settings(data_dir=folder, gateway=GatewaySettings(port=0)))
+    with _own_environment(folder / "tmp"):
+        running = _Running(Settings(data_dir=folder, gateway=GatewaySettings(port=0)))
+        try:
+            yield running.settings()
+        finally:
+            _surely(running.end)
+
+
+@contextmanager
+def _own_environment(temporary: Path) -> Iterator[None]:
+    """Without the user's settings, and with a place for what libraries leave in `/tmp`."""
+    former = dict(os.environ)
+    temporary.mkdir(mode=0o700, parents=True)
+    for name in former:
+        if name.startswith(PREFIX) and name not in KEPT:
+            del os.environ[name]
+    os.environ["TMPDIR"] = str(temporary)
     try:
-        yield running.settings()
+        yield
     finally:
-        _surely(running.end)
+        os.environ.clear()
+        os.environ.update(former)
 
 
 class _Running:

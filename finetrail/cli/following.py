@@ -1,7 +1,7 @@
 """Watching a job to its end: log lines and progress together, then what became of it."""
 
 import sys
-from threading import Thread
+from threading import Event, Thread
 
 from finetrail.cli.exits import Failed
 from finetrail.client import Client, Evaluation, FinetrailError, Job, Version
@@ -12,11 +12,15 @@ LAST_LINES_S = 10.0  # for the log of a job that has ended to be read to its end
 
 def follow_job(client: Client, job_id: str) -> Job:
     """Show the job's log and progress on standard error until it has ended."""
+    left = Event()
     with live_job() as live:
-        log = Thread(target=_show_log, args=(client, job_id, live), daemon=True)
+        log = Thread(target=_show_log, args=(client, job_id, live, left), daemon=True)
         log.start()
-        job = client.wait(job_id, live.update)
-        log.join(LAST_LINES_S)
+        try:
+            job = client.wait(job_id, live.update)
+            log.join(LAST_LINES_S)
+        finally:
+            left.set()
         if log.is_alive():
             live.line("the rest of the log does not come; finetrail logs shows what there is")
     return job
@@ -43,9 +47,10 @@ def result_of(client: Client, job: Job) -> tuple[Version, Evaluation | None]:
     return version, evaluation
 
 
-def _show_log(client: Client, job_id: str, live: LiveJob) -> None:
+def _show_log(client: Client, job_id: str, live: LiveJob, left: Event) -> None:
     try:
         for line in client.follow_logs(job_id):
             live.line(line.text or line.message)
     except FinetrailError as error:
-        live.line(f"the log cannot be read: {error}")
+        if not left.is_set():  # else whoever watched has gone, and the client with them
+            live.line(f"the log cannot be read: {error}")

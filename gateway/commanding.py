@@ -29,7 +29,6 @@ IdempotencyKey = Annotated[
     str | None,
     HeaderParameter(
         name="Idempotency-Key",
-        max_length=255,
         description="Repeat a request with the same value and it is done once: the answer names "
         "the same resource. The first request counts, whatever a later one says.",
     ),
@@ -70,7 +69,7 @@ def provide_caller(
     correlation_id = request_id(request.scope)
     if idempotency_key is None:
         return Caller(request.user, correlation_id, uuid7(), uuid7(), repeatable=False)
-    if not idempotency_key.isprintable() or not idempotency_key.strip():
+    if not (0 < len(idempotency_key.strip()) <= 255 and idempotency_key.isprintable()):
         raise invalid("Idempotency-Key", "1 to 255 printable characters", "header")
     route = f"{request.method} {request.url.path}"
     asked = uuid5(NAMES, f"{request.user.key_id}\x1f{route}\x1f{idempotency_key}")

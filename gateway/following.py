@@ -16,9 +16,7 @@ EVENT_STREAM: Final = "text/event-stream"
 
 LastEventId = Annotated[
     str | None,
-    HeaderParameter(
-        name="Last-Event-ID", max_length=40, description="Go on behind this message of a stream."
-    ),
+    HeaderParameter(name="Last-Event-ID", description="Go on behind this message of a stream."),
 ]
 
 

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, Response, get, head, post
+from litestar import Controller, MediaType, Request, Response, get, head, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, HeaderParameter, JSONBody
 from litestar.response import Stream
@@ -27,7 +27,7 @@ from gateway.registry import (
 )
 from projections.queries import Queries
 
-IfNoneMatch = Annotated[str | None, HeaderParameter(name="If-None-Match", max_length=1000)]
+IfNoneMatch = Annotated[str | None, HeaderParameter(name="If-None-Match")]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
 
 
@@ -109,7 +109,9 @@ class ModelsController(Controller):
         """The version as a ZIP: `lora_adapters/`, a model card as `README.md`, `metrics.json`."""
         archive = await _archive(queries, workspace, name, number)
         if if_none_match and archive.etag in if_none_match:
-            return Response(None, status_code=304, headers={"ETag": archive.etag})
+            return Response(
+                None, status_code=304, media_type=MediaType.JSON, headers={"ETag": archive.etag}
+            )
         return Stream(
             archive.layout.read(blobs.read), media_type="application/zip", headers=archive.headers
         )

@@ -339,7 +339,9 @@ async def test_events_are_replayed_followed_and_chosen(world: World) -> None:
     assert "secret_hmac" not in str(everything)
 
 
-@pytest.mark.parametrize(("after", "position"), [(None, (0, 0)), ("7", (7, 0)), ("7.", (7, 0)), ("7.3", (6, 3))])
+@pytest.mark.parametrize(
+    ("after", "position"), [(None, (0, 0)), ("7", (7, 0)), ("7.", (7, 0)), ("7.3", (6, 3))]
+)
 def test_a_position_may_lie_within_a_message(after: str | None, position: tuple[int, int]) -> None:
     assert parse_position(after) == position
 

@@ -1,0 +1,93 @@
+"""The API's description of itself is whole, and its examples are true."""
+
+import importlib
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+from litestar import Response
+from litestar.handlers import HTTPRouteHandler
+from litestar.routes import HTTPRoute
+from pydantic import BaseModel
+
+from gateway.access_matrix import ACCESS
+from gateway.api_examples import REQUESTS, RESPONSES
+from tests.gateway.world import World
+
+
+async def described(world: World) -> dict[str, Any]:
+    async with world.client(None) as client:
+        answer = await client.get("/schema/openapi.json")
+    assert answer.status_code == 200
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+async def test_every_route_is_described_with_its_problems(world: World) -> None:
+    schema = await described(world)
+
+    operations = {
+        (method.upper(), path): operation
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert schema["openapi"].startswith("3.1")
+    assert set(operations) == set(ACCESS) - {("GET", "/schema/openapi.json")}
+    for (method, path), operation in operations.items():
+        assert operation["description"], (method, path)
+        for code, answer in operation["responses"].items():
+            if code.startswith(("4", "5")):
+                assert list(answer["content"]) == ["application/problem+json"], (method, path)
+        public = ACCESS[method, path] == "public"
+        assert ("401" in operation["responses"]) != public
+
+
+async def test_no_page_is_served_that_would_load_scripts(world: World) -> None:
+    async with world.client("admin") as client:
+        answers = [
+            await client.get(path)
+            for path in ("/schema", "/schema/swagger", "/schema/redoc", "/docs", "/")
+        ]
+
+    assert {answer.status_code for answer in answers} == {404}
+
+
+def handlers(world: World) -> dict[tuple[str, str], HTTPRouteHandler]:
+    return {
+        (route.path_format, method.lower()): handler
+        for route in world.gateway.litestar.routes
+        if isinstance(route, HTTPRoute)
+        for method, (handler, _) in route.route_handler_map.items()
+    }
+
+
+def decode(type_: Any, example: object) -> object:
+    return msgspec.convert(example, type_, dec_hook=_models, strict=False)
+
+
+def _models(type_: Any, value: object) -> object:
+    if isinstance(type_, type) and issubclass(type_, BaseModel):
+        return type_.model_validate(value)
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("operation", sorted(REQUESTS), ids=str)
+async def test_the_example_of_a_request_is_one(world: World, operation: tuple[str, str]) -> None:
+    function = handlers(world)[operation].fn
+    type_ = get_type_hints(function, vars(importlib.import_module(function.__module__)))["data"]
+
+    assert decode(type_, REQUESTS[operation])
+
+
+@pytest.mark.parametrize("operation", sorted(RESPONSES), ids=str)
+async def test_the_example_of_an_answer_is_one(world: World, operation: tuple[str, str]) -> None:
+    function = handlers(world)[operation].fn
+    hints = get_type_hints(function, vars(importlib.import_module(function.__module__)))["return"]
+    first = hints.__args__[0] if "Stream" in str(hints) and hasattr(hints, "__args__") else hints
+    type_ = first.__args__[0] if getattr(first, "__origin__", None) is Response else first
+    example = RESPONSES[operation]
+
+    found = decode(type_, example)
+
+    written = msgspec.json.decode(msgspec.json.encode(found))
+    assert set(written) == set(example)

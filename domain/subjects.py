@@ -5,8 +5,10 @@ lower-case text of a UUID. Names are for people and never part of a subject.
 """
 
 import re
-from typing import Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 from uuid import UUID, uuid5
+
+from pydantic import Field
 
 Aggregate = Literal[
     "dataset", "job", "model", "model_version", "evaluation", "access", "agent", "queue"
@@ -14,7 +16,7 @@ Aggregate = Literal[
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?\Z")
+Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")]
 
 # The namespace of ids that are derived from names (uuid5); changing it would orphan every name.
 NAMES: Final = UUID("6f1d9f0e-7d0a-5c43-9b53-2f6b0f1e7a11")

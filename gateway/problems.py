@@ -41,7 +41,6 @@ STATUS: Final = MappingProxyType(
         "dataset_exists": 409,
         "dataset_unusable": 409,
         "evaluation_exists": 409,
-        "job_ended": 409,
         "job_exists": 409,
         "key_exists": 409,
         "labels_differ": 409,

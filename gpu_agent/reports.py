@@ -23,7 +23,7 @@ LONGEST_TIMEOUT_S: Final = 30.0
 PAUSE_S: Final = 0.5
 MAX_REASON: Final = 2_000  # characters; a library's message can be as long as a book
 # Refusals after which nothing that this attempt says will be heard.
-FENCED: Final = frozenset({"stale_attempt", "not_yours", "job_ended", "not_found"})
+FENCED: Final = frozenset({"stale_attempt", "not_yours", "not_found"})
 
 _log = logging.getLogger(__name__)
 

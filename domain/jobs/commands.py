@@ -8,6 +8,7 @@ from pydantic import Field
 from domain.blobs import FileEntry
 from domain.jobs.spec import DEFAULT_BASE_MODEL, DatasetRef, Hyperparameters, Method, SplitConfig
 from domain.messages import Command
+from domain.subjects import Name
 from domain.work import Environment, TrainingCheckpoint
 
 
@@ -24,7 +25,7 @@ class SubmitJob(Command):
 
     type: Literal["SubmitJob"] = "SubmitJob"
     job_id: UUID
-    model_name: str
+    model_name: Name
     method: Method = "sequence_classification"
     base_model: str = DEFAULT_BASE_MODEL
     dataset_id: UUID

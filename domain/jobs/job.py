@@ -64,12 +64,6 @@ class NotStarted(Rejected):
     code = "not_started"
 
 
-class JobEnded(Rejected):
-    """The job has reached its end; nothing more is recorded."""
-
-    code = "job_ended"
-
-
 @dataclass(frozen=True, slots=True)
 class Absent:
     """Nobody submitted it."""

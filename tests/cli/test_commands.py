@@ -52,7 +52,7 @@ def test_last_means_the_newest_job(server: FakeServer, cli: Cli) -> None:
         (problem(404, "not_found", "There is no job."), Exit.NOT_FOUND),
         (problem(401, "unauthenticated", "No key."), Exit.REFUSED),
         (problem(403, "forbidden", "Not a viewer's."), Exit.REFUSED),
-        (problem(409, "job_ended", "It has ended."), Exit.REFUSED),
+        (problem(409, "stale_attempt", "It has ended."), Exit.REFUSED),
         (problem(500, "internal_error", "Oops."), Exit.FAILED),
     ],
 )

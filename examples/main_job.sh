@@ -93,12 +93,20 @@ fi
 wait_until_known "jobs/$job" version.number
 version=$(field version.number)
 wait_for "models/$MODEL/versions/$version" status ready error
-say "Version $version of $MODEL is $(field status)"
+if [ "$(field status)" != ready ]; then
+    echo "version $version of $MODEL cannot be used" >&2
+    exit 1
+fi
+say "Version $version of $MODEL is ready"
 
 wait_until_known "jobs/$job" evaluation_id
 evaluation=$(field evaluation_id)
 wait_for "evaluations/$evaluation" status completed failed cancelled
-say "Evaluation $(field status) on $(field summary.rows) held-out rows"
+if [ "$(field status)" != completed ]; then
+    echo "the evaluation $(field status): $(field error.message)" >&2
+    exit 1
+fi
+say "Evaluation completed on $(field summary.rows) held-out rows"
 echo "base        $(field summary.base.accuracy)"
 echo "fine-tuned  $(field summary.fine_tuned.accuracy)"
 echo "p-value     $(field summary.p_value), verdict: $(field summary.verdict)"

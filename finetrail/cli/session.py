@@ -46,7 +46,7 @@ def running_settings() -> Settings:
     settings = load_settings()
     running = _running(settings)
     if running is None:
-        raise ServerUnreachable(settings.gateway_url, f"no stack runs in {settings.folder}")
+        raise ServerUnreachable(str(settings.folder), "no stack runs there")
     return running
 
 
@@ -65,7 +65,7 @@ def connected(url: str | None, key: str | None) -> Iterator[Client]:
     running = _running(settings)
     if running is None:
         if not url and not key:
-            raise ServerUnreachable(settings.gateway_url, f"no stack runs in {settings.folder}")
+            raise ServerUnreachable(str(settings.folder), "no stack runs there")
         with Client(_checked(url or settings.gateway_url), key, patience_s=PATIENCE_S) as client:
             yield client
         return

@@ -16,7 +16,8 @@ Aggregate = Literal[
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 
 TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-Name = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$")]
+NAME: Final = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 # The namespace of ids that are derived from names (uuid5); changing it would orphan every name.
 NAMES: Final = UUID("6f1d9f0e-7d0a-5c43-9b53-2f6b0f1e7a11")

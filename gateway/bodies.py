@@ -10,7 +10,7 @@ ModelName = Annotated[
     str,
     msgspec.Meta(
         # Ends where the text ends, also in dialects where $ lets a line break pass.
-        pattern="^" + NAME.pattern.removesuffix(r"\Z") + r"$(?!\n)",
+        pattern=f"^{NAME}$(?!\\n)",
         description="1 to 63 of a-z 0-9 . _ -, beginning and ending with a letter or a digit.",
     ),
 ]

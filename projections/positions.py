@@ -1,6 +1,7 @@
 """Where the projections stand, told by Postgres in the moment they move."""
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, Final
 
@@ -28,12 +29,12 @@ class Positions:
     def reached(self, name: str, sequence: int) -> bool:
         return self._known.get(name, 0) >= sequence
 
-    async def moved(self, timeout_s: float) -> None:
-        """Return as soon as some projection has moved, or when the time is up."""
-        try:
+    async def moved(self, name: str, sequence: int, timeout_s: float) -> None:
+        """Return as soon as some projection moves, or this one is there, or the time is up."""
+        if self.reached(name, sequence):
+            return  # told while the caller looked elsewhere
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._change.wait(), timeout_s)
-        except TimeoutError:
-            return
 
     async def listen(self) -> None:
         """Listen for ever, through restarts of Postgres."""

@@ -280,7 +280,7 @@ class Queries:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return False
-            await self._positions.moved(min(POLL_S, left))
+            await self._positions.moved(name, sequence, min(POLL_S, left))
         return True
 
     async def _all(self, query: Select[Any]) -> Sequence[Row[Any]]:

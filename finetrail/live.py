@@ -11,6 +11,7 @@ from finetrail.client.models import Job
 from finetrail.render import clean, number, percent, seconds
 
 TENTH: Final = 10  # percent
+BAR: Final = 20  # characters
 
 
 class LiveJob(Protocol):
@@ -70,15 +71,18 @@ class TerminalJob:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._width = 0
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
+        console = Console(file=self._stream, highlight=False)
+        self._width = console.width - BAR - len("cancelling") - 3  # blanks between columns
         self._progress = Progress(
             TextColumn("{task.fields[status]}"),
-            BarColumn(),
+            BarColumn(BAR),
             TextColumn("{task.fields[position]}"),
-            console=Console(file=self._stream, highlight=False),
+            console=console,
             transient=True,
         )
         self._task = self._progress.add_task("", total=None, status="", position="")
@@ -101,7 +105,7 @@ class TerminalJob:
                 total=100 if job.progress.steps else None,
                 completed=job.progress.percent or 0,
                 status=job.status,
-                position=position(job),
+                position=position(job, self._width),
             )
 
     def line(self, text: str) -> None:
@@ -109,19 +113,30 @@ class TerminalJob:
             self._progress.console.out(clean(text), highlight=False)
 
 
-def position(job: Job) -> str:
-    """Where a job is, as in `epoch 2/3  step 40/111  loss 0.312  8.1 s left`."""
+def position(job: Job, width: int | None = None) -> str:
+    """Where a job is, as in `epoch 2/3  step 40/111  loss 0.312  8.1 s left`.
+
+    What does not fit into ``width`` is left out, the least wanted first.
+    """
     at = job.progress
     if not at.steps:
         return ""
     validated = [epoch.get("validation_accuracy") for epoch in job.epochs]
     accuracy = next((share for share in reversed(validated) if share is not None), None)
-    parts = [
-        f"epoch {at.epoch}/{at.epochs}",
-        f"step {at.step}/{at.steps}",
-        f"loss {number(job.loss)}" if job.loss is not None else "",
-        f"validation accuracy {percent(accuracy)}" if accuracy is not None else "",
-        f"{job.tokens_per_s:,.0f} tokens/s" if job.tokens_per_s else "",
-        f"{seconds(at.eta_s)} left" if at.eta_s and not job.ended else "",
+    left = at.eta_s if not job.ended else None
+    by_place = [  # how much it is wanted, 1 most; in the order of reading
+        (4, f"epoch {at.epoch}/{at.epochs}"),
+        (1, f"step {at.step}/{at.steps}"),
+        (3, f"loss {number(job.loss)}" if job.loss is not None else ""),
+        (5, f"validation accuracy {percent(accuracy)}" if accuracy is not None else ""),
+        (6, f"{job.tokens_per_s:,.0f} tokens/s" if job.tokens_per_s else ""),
+        (2, f"{seconds(left)} left" if left else ""),
     ]
-    return "  ".join(part for part in parts if part)
+    parts = [part for part in by_place if part[1]]
+    while width is not None and len(_joined(parts)) > width and len(parts) > 1:
+        parts.remove(max(parts))
+    return _joined(parts)
+
+
+def _joined(parts: list[tuple[int, str]]) -> str:
+    return "  ".join(text for _, text in parts)

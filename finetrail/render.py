@@ -23,6 +23,7 @@ class Table:
     rows: Sequence[tuple[str, ...]]
     title: str = ""
     empty: str = ""  # said in place of a table without rows
+    note: str = ""  # said below it
 
 
 def facts(pairs: Sequence[tuple[str, str]], title: str = "") -> Table:
@@ -39,6 +40,8 @@ def write_table(table: Table, file: TextIO | None = None) -> None:
         _write_rich(table, stream)
     else:
         stream.writelines(line + "\n" for line in plain_lines(table))
+    if table.note:
+        stream.write(table.note + "\n")
 
 
 def plain_lines(table: Table) -> list[str]:

@@ -184,7 +184,7 @@ def evaluation(one: Evaluation) -> Table:
 def comparison(summary: EvaluationSummary, what: str) -> Table:
     """Base against fine-tuned, with what may be concluded from it."""
     low, high = (points(end) for end in summary.ci95)
-    said = f"95 % interval {low} to {high}, p = {summary.p_value:.3g}: {summary.verdict}"
+    said = f"95 % interval of the difference: {low} to {high} points, p = {summary.p_value:.3g}: {summary.verdict}"
     rows = [
         _scores("untrained", summary.untrained),
         _scores("base", summary.base),
@@ -195,14 +195,14 @@ def comparison(summary: EvaluationSummary, what: str) -> Table:
             points(summary.f1_delta),
             "",
             "",
-            said,
+            "",
         ),
     ]
     return Table(
-        ("", "accuracy", "F1", "precision", "recall", "time for one text"),
+        ("", "accuracy", "F1", "precision", "recall", "time a text"),
         rows,
-        title=f"{what}: {summary.rows} held-out rows; base is frozen embeddings with logistic "
-        "regression",
+        title=f"{what}, on {summary.rows} held-out rows",
+        note=f"{said}. Base is the frozen encoder with logistic regression.",
     )
 
 

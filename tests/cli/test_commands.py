@@ -184,7 +184,7 @@ def test_a_followed_job_is_shown_with_what_may_be_concluded(server: FakeServer, 
     done = cli("train", answers.dataset()["id"], "--model", "intents", "--follow")
 
     assert "epoch 2/3  step 40/111  loss 0.312  validation accuracy 91.0 %" in done.stderr
-    assert "95 % interval +4.0 to +12.0, p = 0.0005: better" in done.stdout
+    assert "+4.0 to +12.0 points, p = 0.0005: better" in done.stdout
 
 
 def test_a_followed_job_that_fails_ends_with_one(server: FakeServer, cli: Cli) -> None:

@@ -38,12 +38,14 @@ def resolved_settings() -> Settings:
 
 
 def running_settings() -> Settings:
-    """Settings of the stack that runs in the data directory.
+    """Settings of the stack that runs in the data directory, or of the servers that are named.
 
     Raises:
-        ServerUnreachable: None does.
+        ServerUnreachable: There is neither.
     """
     settings = load_settings()
+    if settings.nats.url is not None:
+        return resolve_settings(settings)
     running = _running(settings)
     if running is None:
         raise ServerUnreachable(str(settings.folder), "no stack runs there")

@@ -81,7 +81,7 @@ class NatsFeed:
             )
             async with asyncio.timeout(TIMEOUT_S):
                 pending = await page.done
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, OSError) as error:
             raise StoreUnavailable(f"no page of {log}: {error!r}") from error
         finally:
             del self._pages[token]
@@ -122,12 +122,14 @@ class NatsFeed:
                 LIVE_SUBJECTS[log], pending_msgs_limit=-1, pending_bytes_limit=-1
             )
             await self._nc.flush()
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, OSError) as error:
             raise StoreUnavailable(f"no live copy of {log}: {error}") from error
         try:
             yield _as_stored(subscription.messages)
         finally:
-            with contextlib.suppress(NatsError):  # a connection that is gone has forgotten it
+            with contextlib.suppress(
+                NatsError, OSError
+            ):  # a connection that is gone has forgotten it
                 await subscription.unsubscribe()
 
     async def emit(
@@ -153,14 +155,14 @@ class NatsFeed:
             ack = await self._js.publish(
                 subject, lines.model_dump_json().encode(), timeout=TIMEOUT_S, headers=headers
             )
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, OSError) as error:
             raise StoreUnavailable(f"TELEMETRY did not take the lines: {error}") from error
         return ack.seq
 
     async def _ask(self, subject: str, body: bytes) -> Msg:
         try:
             return await self._nc.request(subject, body, timeout=TIMEOUT_S)
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, OSError) as error:
             raise StoreUnavailable(f"no answer to {subject}: {error}") from error
 
     async def _listen(self) -> None:
@@ -168,7 +170,7 @@ class NatsFeed:
             self._listening = asyncio.create_task(self._subscribe())
         try:
             await asyncio.shield(self._listening)
-        except NatsError as error:
+        except (NatsError, OSError) as error:
             self._listening = None
             raise StoreUnavailable(f"no inbox: {error}") from error
 

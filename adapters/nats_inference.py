@@ -41,7 +41,7 @@ class NatsInference:
             return _failed(request, "no_agent", "no agent serves this model now")
         except TimeoutError:
             return _failed(request, "timed_out", f"no answer within {timeout_s:g} s")
-        except NatsError as error:
+        except (NatsError, OSError) as error:
             return _failed(request, "no_connection", f"NATS cannot be reached: {error}")
         return PredictReply(
             request_id=request.request_id, predictions=tuple(predictions), seconds=seconds

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+
+from nats.aio.client import Client
 
 from adapters.local_blobs import LocalBlobs
 from adapters.nats_command_bus import NatsCommandBus
@@ -32,7 +34,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             name="gateway",
             inbox_prefix=login.inbox_prefix,
         )
-        stack.push_async_callback(nc.close)
+        stack.push_async_callback(_close, nc)
         queries = await stack.enter_async_context(open_queries(settings.postgres_dsn))
         gateway = Gateway(
             Config(
@@ -59,3 +61,8 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 on_stopping=gateway.drain,
             )
             following.cancel()
+
+
+async def _close(nc: Client) -> None:
+    with suppress(OSError):  # the server may be gone already
+        await nc.close()

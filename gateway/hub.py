@@ -46,6 +46,7 @@ class Mailbox:
     def __init__(self) -> None:
         self.lost = False  # something is missing: read the stream again
         self.closed = False  # the process is about to end
+        self.rewound: dict[Log, int] = {}  # streams that lost their end, and what is left of them
         self._frames: deque[Frame] = deque()
         self._news = asyncio.Event()
 
@@ -60,6 +61,10 @@ class Mailbox:
         self._frames.clear()  # the stream has them all
         self.lost = True
         self._news.set()
+
+    def rewind(self, log: Log, to: int) -> None:
+        self.rewound[log] = min(to, self.rewound.get(log, to))
+        self.lose()
 
     def close(self) -> None:
         self.closed = True
@@ -87,7 +92,8 @@ class Hub:
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
         self._boxes: defaultdict[str, set[Mailbox]] = defaultdict(set)
-        self._reached: dict[Log, int] = {}
+        self._reached: dict[Log, int] = {}  # all up to here was delivered, or told to be missing
+        self._heard: dict[Log, int] = {}  # the last that the live copy brought
         self._closed = False
 
     @property
@@ -123,6 +129,9 @@ class Hub:
             box.close()
 
     def deliver(self, log: Log, message: FeedMessage) -> None:
+        if message.sequence <= self._heard.get(log, 0):
+            self._rewind(log, message.sequence - 1)
+        self._heard[log] = message.sequence
         reached = self._reached.get(log)
         if reached is not None and message.sequence <= reached:
             return
@@ -139,6 +148,7 @@ class Hub:
         while True:
             try:
                 async with self._feed.live(log) as messages:
+                    self._heard[log] = 0
                     self._reached[log] = (await self._feed.state(log)).last
                     self._miss(log)  # whatever came while nobody listened
                     async for message in messages:
@@ -157,9 +167,18 @@ class Hub:
                 last = (await self._feed.state(log)).last
                 # A message on its way is delivered within this moment; a lost one is not.
                 await asyncio.sleep(RETRY_S)
-                if last > self._reached[log]:
+                if last < before:
+                    self._rewind(log, last)
+                elif last > self._reached[log]:
                     self._reached[log] = last
                     self._miss(log)
+
+    def _rewind(self, log: Log, to: int) -> None:
+        """A server that died took with it what it had not yet written; its numbers come again."""
+        _log.info("%s ends at %s now", log, to)
+        self._reached[log] = self._heard[log] = to
+        for box in self._all(log.lower()):
+            box.rewind(log, to)
 
     def _miss(self, log: Log) -> None:
         _log.debug("the live copy of %s has a gap", log)

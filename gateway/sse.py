@@ -58,6 +58,8 @@ class EventStreams:
             yield _OPENING
             while not box.closed and allowed():
                 box.begin_again()
+                left = box.rewound.pop(reading.log, position.reached)
+                position.reached = min(position.reached, left)
                 try:
                     ending = await self._ending(reading)
                     async for chunk in self._replay(reading, position):

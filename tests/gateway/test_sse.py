@@ -164,6 +164,26 @@ async def test_the_loss_of_the_very_last_message_is_noticed(world: World) -> Non
     assert said[0].data["lines"][0]["message"] == "lost"
 
 
+@pytest.mark.parametrize("heard", [True, False])
+async def test_numbers_that_come_again_after_a_loss_are_shown(world: World, heard: bool) -> None:
+    await live(world)
+    async with listening(world, logs(world)) as listener:
+        for n in range(3):
+            world.feed.log(JOB, f"line {n}")
+        await listener.until(3)
+        del world.feed.telemetry[1:]
+        if not heard:
+            await listener.heartbeat()
+            async with asyncio.timeout(5):
+                while world.gateway.hub._reached["TELEMETRY"] != 1:
+                    await asyncio.sleep(0)
+        world.feed.log(JOB, "another line 1")
+        said = await listener.until(4)
+
+    assert said[-1].data["lines"][0]["message"] == "another line 1"
+    assert ids(listener) == [1, 2, 3, 2]
+
+
 async def test_a_slow_reader_gets_everything_from_the_stream(world: World) -> None:
     await live(world)
     async with listening(world, logs(world)) as listener:

@@ -69,6 +69,9 @@ def read_splits(spec: JobSpec, train: Path, test: Path | None) -> Splits:
     held_out = _read(test, spec.test) if test and spec.test else []
     leaked = set(leaked_rows((row.text for row in rows), (row.text for row in held_out)))
     rows = [row for at, row in enumerate(rows) if at not in leaked]
+    labels = tuple(sorted({row.label for row in rows}))
+    if len(labels) < 2:
+        raise DataUnreadable(f"{spec.train.name}: fewer than two labels are left to be told apart")
     try:
         places = assign_splits(
             [row.text for row in rows],
@@ -84,7 +87,7 @@ def read_splits(spec: JobSpec, train: Path, test: Path | None) -> Splits:
         return tuple(row for row, there in zip(rows, places, strict=True) if there == place)
 
     return Splits(
-        labels=tuple(sorted({row.label for row in rows})),
+        labels=labels,
         train=at("train"),
         validation=at("validation"),
         test=tuple(held_out) or at("test"),

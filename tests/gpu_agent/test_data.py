@@ -97,6 +97,11 @@ def test_file_that_does_not_hold_the_named_columns_is_an_outcome(tmp_path: Path)
         read_splits(tiny.spec(path), path, None)
 
 
+def test_training_rows_that_all_stand_in_the_test_file_are_an_outcome(data: Path) -> None:
+    with pytest.raises(DataUnreadable, match="fewer than two labels"):
+        read_splits(tiny.spec(data, data), data, data)
+
+
 def test_missing_file_is_an_outcome(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataUnreadable, match="No such file"):
         read_splits(tiny.spec(data), tmp_path / "gone.csv", None)

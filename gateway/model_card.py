@@ -1,5 +1,6 @@
 """The model card: what a version is, where it came from, how good it is, how to load it."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -94,7 +95,7 @@ def _training(row: VersionRow) -> str:
     hyper = row.spec["hyperparameters"]
     lora = hyper["lora"]
     settings = [(name, value) for name, value in hyper.items() if name != "lora"]
-    settings += [(f"lora.{name}", value) for name, value in lora.items()]
+    settings += [(f"lora.{name}", _shown(value)) for name, value in lora.items()]
     settings.append(("seed", row.spec["seed"]))
     validation = (
         "not measured" if row.validation_accuracy is None else f"{row.validation_accuracy:.4f}"
@@ -113,7 +114,7 @@ def _loading(row: VersionRow) -> str:
         "import json\n\n"
         "from peft import PeftModel\n"
         "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n\n"
-        f"base = {hub_id!a}  # or the folder that holds these weights\n"
+        f"base = {json.dumps(hub_id)}  # or the folder that holds these weights\n"
         'labels = json.load(open("lora_adapters/labels.json"))\n'
         "model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels))\n"
         'model = PeftModel.from_pretrained(model, "lora_adapters").eval()\n'
@@ -142,6 +143,10 @@ def _lineage(row: VersionRow) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _shown(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _number(value: float | None) -> str:

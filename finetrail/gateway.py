@@ -11,8 +11,9 @@ from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import connect
 from adapters.nats_feed import NatsFeed
 from adapters.nats_inference import NatsInference
-from finetrail.settings import Settings
+from finetrail.settings import GatewaySettings, Settings
 from gateway.app import Config, Gateway
+from gateway.front import LOOPBACK
 from gateway.server import serve
 from projections.queries import open_queries
 
@@ -41,6 +42,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 workspace=settings.workspace,
                 pepper=settings.api_key_pepper,
                 max_upload_bytes=settings.gateway.max_upload_bytes,
+                allowed_hosts=_hosts(settings.gateway),
             ),
             bus=NatsCommandBus(nc),
             queries=queries,
@@ -61,6 +63,11 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 on_stopping=gateway.drain,
             )
             following.cancel()
+
+
+def _hosts(settings: GatewaySettings) -> tuple[str, ...]:
+    more = (settings.host, *settings.allowed_hosts.split(","))
+    return (*LOOPBACK, *(name.strip() for name in more if name.strip()))
 
 
 async def _close(nc: Client) -> None:

@@ -54,6 +54,7 @@ class _Section(BaseModel):
 class GatewaySettings(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8420, ge=0, le=65535)  # 0: the stack picks a free one
+    allowed_hosts: str = ""  # host names it answers to beside the loopback ones, by commas
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
     api_key_pepper: SecretStr | None = None
     signing_key: SecretStr | None = None

@@ -7,7 +7,7 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from gateway.access_matrix import ACCESS, RANK
-from gateway.api_keys import new_key, parse_key, same_secret, secret_hmac
+from gateway.api_keys import _checksum, new_key, parse_key, same_secret, secret_hmac
 from tests.gateway.world import PEPPER, World
 
 SAMPLES = {
@@ -35,6 +35,14 @@ def routes(world: World) -> set[tuple[str, str]]:
     }
 
 
+def forged(world: World) -> str:
+    """The id of an admin's key with another secret and the checksum that fits."""
+    _, key_id, _, _ = world.keys["admin"].text.split("_")
+    secret = new_key(PEPPER, "another").text.split("_")[2]
+    body = f"fpk_{key_id}_{secret}"
+    return f"{body}_{_checksum(body)}"
+
+
 async def test_every_route_has_an_entry_and_every_entry_a_route(world: World) -> None:
     assert routes(world) == set(ACCESS)
 
@@ -44,13 +52,12 @@ async def test_a_route_answers_whom_the_matrix_names_and_nobody_else(
     world: World, method: str, template: str
 ) -> None:
     needed = ACCESS[method, template]
-    forged = new_key(b"another pepper", "forged")
     statuses = {}
     for caller in ("none", "wrong", "viewer", "editor", "admin"):
         role = caller if caller in RANK else None
         async with world.client(role) as client:
             if caller == "wrong":
-                client.headers["Authorization"] = f"Bearer {forged.text}"
+                client.headers["Authorization"] = f"Bearer {forged(world)}"
             answer = await client.request(method, path_of(template))
         statuses[caller] = answer.status_code
 
@@ -95,6 +102,19 @@ async def test_only_a_whole_key_after_bearer_is_taken(world: World, header: str)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
     assert answer.json()["code"] == "unauthenticated"
+
+
+async def test_the_id_of_a_key_is_worth_nothing_without_its_secret(world: World) -> None:
+    never_issued = new_key(PEPPER, "never issued").text
+    async with world.client(None) as client:
+        answers = [
+            await client.get("/api/v1/jobs", headers={"Authorization": f"Bearer {text}"})
+            for text in (forged(world), never_issued)
+        ]
+
+    assert parse_key(forged(world)) is not None
+    assert [answer.status_code for answer in answers] == [401, 401]
+    assert answers[0].json()["detail"] == answers[1].json()["detail"]
 
 
 async def test_two_authorization_headers_are_none(world: World) -> None:

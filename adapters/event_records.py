@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from domain.errors import PayloadTooLarge
+from domain.errors import NotStorable, PayloadTooLarge
 from domain.messages import MAX_PAYLOAD, Command, Envelope, Event, event_id
 from domain.wire import Headers, encode_event
 
@@ -18,6 +18,7 @@ def encode_records(
 
     Raises:
         PayloadTooLarge: One of them would not fit; none is to be stored.
+        NotStorable: One could not be read back, and its stream would be closed for ever.
     """
     return [_record(index, event, cause, recorded_at) for index, event in enumerate(events)]
 
@@ -29,4 +30,8 @@ def _record(index: int, event: Event, cause: Envelope[Command], recorded_at: dat
         raise PayloadTooLarge(
             f"{type(event).__name__} would take {len(body):,} bytes of at most {MAX_PAYLOAD:,}"
         )
+    try:
+        type(event).model_validate_json(body)
+    except ValueError as error:
+        raise NotStorable(f"{type(event).__name__} could not be read back: {error}") from error
     return id_, headers, body

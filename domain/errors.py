@@ -34,6 +34,12 @@ class PayloadTooLarge(Rejected):
     code = "payload_too_large"
 
 
+class NotStorable(Rejected):
+    """What would be recorded could not be read back, as a number that JSON does not have."""
+
+    code = "not_storable"
+
+
 class VersionConflict(Exception):
     """Someone appended first; decide again on the longer history."""
 

@@ -15,9 +15,9 @@ MAX_PAYLOAD = 64 * 1024  # bytes of one event's data; anything larger is a blob 
 
 
 class Command(BaseModel):
-    """What somebody wants. A stray field is the sender's mistake."""
+    """What somebody wants. A stray field is the sender's mistake, and so is a number that is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Event(BaseModel):

@@ -12,7 +12,7 @@ DEFAULT_BASE_MODEL = "finetrail/minilm"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON has neither
 
 
 class LoraConfig(_Part):

@@ -1,6 +1,7 @@
 """What every event store promises, asked of the one in memory and of the real one."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,8 @@ from adapters.nats_connection import connect
 from domain.agents.commands import DrainAgent
 from domain.agents.events import AgentDrained, AgentEnrolled
 from domain.catalog import UnknownType
-from domain.errors import PayloadTooLarge, VersionConflict
+from domain.errors import NotStorable, PayloadTooLarge, VersionConflict
+from domain.jobs.events import EpochCompleted
 from domain.messages import Command, Envelope, StreamId, event_id
 from domain.wire import encode_event
 from handlers.ports import EventStore
@@ -191,6 +193,25 @@ async def test_an_event_that_does_not_fit_is_refused_and_leaves_no_trace(store: 
 
     with pytest.raises(PayloadTooLarge):
         await append(store, to, ENROLLED, huge, revision=0, command=1090)
+
+    assert (await store.read(to)).events == ()
+
+
+async def test_an_event_that_could_not_be_read_back_is_refused(store: EventStore) -> None:
+    to = stream(109)
+    epoch = EpochCompleted(
+        job_id=to.id,
+        attempt=1,
+        epoch=1,
+        step=1,
+        train_loss=math.nan,
+        validation_loss=None,
+        validation_accuracy=None,
+        seconds=1.0,
+    )
+
+    with pytest.raises(NotStorable):
+        await append(store, to, epoch, revision=0, command=1091)
 
     assert (await store.read(to)).events == ()
 

@@ -1,6 +1,7 @@
 """Reads a registered dataset's stored bytes again as a whole, and states what they hold."""
 
 import asyncio
+import errno
 import hashlib
 
 from domain.datasets.commands import RecordValidation
@@ -22,6 +23,11 @@ async def validate(dataset: DatasetRegistered, blobs: Blobs) -> RecordValidation
             await asyncio.to_thread(reading.feed, chunk)
     except FileNotFoundError:
         return _refused(dataset, "blob_missing", "the stored bytes are gone")
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        # The store's word for bytes that are not those it was given: no later read mends them.
+        return _refused(dataset, "blob_damaged", "the stored bytes are not the uploaded ones")
     return await asyncio.to_thread(reading.verdict)
 
 

@@ -1,9 +1,11 @@
 """What follows from what, on a log in memory."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
+from adapters.local_blobs import LocalBlobs, blob_path
 from domain.blobs import BlobRef
 from domain.datasets.events import DatasetRegistered
 from domain.jobs.events import JobEvent
@@ -12,6 +14,7 @@ from domain.queues.events import WorkAssigned, WorkKind
 from domain.subjects import derived_id
 from domain.work import EvaluateAssignment, StopWork, TrainAssignment
 from handlers.follow_ups import queue_stream
+from handlers.validation import validate
 from tests import samples
 from tests.domain import test_dataset as dataset
 from tests.domain import test_evaluation as evaluation
@@ -270,6 +273,20 @@ async def test_bytes_that_are_gone_are_a_rejection_not_an_error(inside: Inside) 
 
     (_, rejected) = await inside.store.everything()
     assert rejected.event.model_dump()["code"] == "blob_missing"
+
+
+async def test_bytes_that_the_store_calls_damaged_are_rejected_not_read_for_ever(
+    inside: Inside, tmp_path: Path
+) -> None:
+    blobs = LocalBlobs(tmp_path)
+    async with blobs.writer() as writer:
+        await writer.write(CSV)
+        ref = await writer.commit()
+    blob_path(tmp_path, ref.sha256).write_bytes(CSV.replace(b"now", b"new"))
+
+    verdict = await validate(registered(CSV), blobs)
+
+    assert verdict.problem_code == "blob_damaged"
 
 
 async def test_most_events_lead_to_nothing(inside: Inside) -> None:

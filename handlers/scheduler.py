@@ -12,6 +12,7 @@ from nats.errors import Error as NatsError
 from uuid_utils.compat import uuid7
 
 from domain.agents import agent as agents
+from domain.catalog import UnknownType
 from domain.errors import BusUnavailable, CommandTimeout, StoreUnavailable
 from domain.evaluations import evaluation as evaluations
 from domain.evaluations.commands import ExpireEvaluationLease
@@ -102,7 +103,10 @@ class Scheduler:
         """Take back what is lost, then hand out what waits."""
         await self._refresh()
         for assigned in list(self._queue.assigned.values()):
-            await self._check(assigned)
+            try:
+                await self._check(assigned)
+            except (UnknownType, ValueError):  # its log cannot be read; the others' can
+                _log.exception("%s cannot be looked after", assigned.work_id)
         self._forget()
         while self._queue.waiting and (assign := next_assign(self._queue, await self._agents())):
             outcome = await self._send(queue_stream(self._workspace), assign)

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from domain.agents.events import AgentDrained, AgentEnrolled
+from domain.catalog import UnknownType
 from domain.errors import StoreUnavailable
 from domain.jobs.events import JobEvent
 from domain.messages import Event, History, StreamId
@@ -263,3 +264,23 @@ async def test_the_loop_outlives_a_log_that_is_away_and_a_bug(
             await asyncio.sleep(0.01)
     stop.set()
     await loop
+
+
+async def test_work_whose_log_cannot_be_read_keeps_nobody_else_waiting(
+    inside: Inside, scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running(inside, scheduler)
+    await queued(inside, 1)
+    read = inside.store.read
+
+    async def unreadable(stream: StreamId, after: int = 0) -> History[Event]:
+        if stream.id == JOB:
+            raise UnknownType("JobTeleported")
+        return await read(stream, after)
+
+    monkeypatch.setattr(inside.store, "read", unreadable)
+    scheduler.saw(presence(OTHER_AGENT))
+
+    await scheduler.tick()
+
+    assert (await inside.types()).count("WorkAssigned") == 2

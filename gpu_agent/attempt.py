@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import shutil
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -156,7 +157,6 @@ class RunningAttempt:
         )
 
     async def _fetch(self) -> ChildFiles | Failed | Stopped:
-        await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True)
         try:
             return await self._patiently(
                 "the input files cannot be fetched",
@@ -246,6 +246,11 @@ class RunningAttempt:
         _log.log(logging.getLevelNamesMapping()[level], "%s: %s", self.attempt, message)
 
     def _put(self, fact: Fact) -> None:
+        if isinstance(fact, CheckpointWritten):
+            # While the log is away a training goes on for hours; only its newest one is of use.
+            for older in [kept for kept in self._facts if isinstance(kept, CheckpointWritten)]:
+                self._facts.remove(older)
+                shutil.rmtree(older.folder, ignore_errors=True)
         self._facts.append(fact)
         self._arrived.set()
 

@@ -26,6 +26,7 @@ class ChildProcess:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._over = False
 
     @classmethod
     async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> Self:
@@ -76,6 +77,10 @@ class ChildProcess:
         return _lines(self._process.stderr, LONGEST_NOISE)
 
     def kill(self) -> None:
+        """End the process and its group; once it is reaped this is done, for its id may go to others."""
+        if self._over:
+            return
+        self._over = not self.running
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -88,7 +93,9 @@ class ChildProcess:
         for patience_s in (within_s, DRAIN_S):
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience_s):
-                    return await self._process.wait()
+                    status = await self._process.wait()
+                    self.kill()  # what it has left in its group
+                    return status
             self.kill()
         return -signal.SIGKILL
 

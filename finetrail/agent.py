@@ -14,6 +14,7 @@ from adapters.nats_agent_link import NatsAgentLink
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import connect
 from finetrail.settings import PREFIX, Settings
+from finetrail.stack.orphans import MARKER
 from gpu_agent.agent import Agent, Identity
 from gpu_agent.attempt import Workshop
 from gpu_agent.machine import this_machine
@@ -64,7 +65,12 @@ async def _build(
     device = settings.agent.device
     models_folder = settings.folder / "models"
     # A child needs none of our settings, and must not be able to read our passwords.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    # The marker is no secret: by it a stack finds what its agent has left running.
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(PREFIX) or name == MARKER
+    }
     workshop = Workshop(
         blobs=blobs,
         link=link,

@@ -47,6 +47,7 @@ STATUS: Final = MappingProxyType(
         "misaddressed": 409,
         "no_active_version": 409,
         "not_started": 409,
+        "not_storable": 409,
         "not_yours": 409,
         "rejected": 409,
         "stale_attempt": 409,

@@ -19,7 +19,7 @@ from multipart import (  # type: ignore[import-untyped]
 
 from domain.blobs import BlobRef
 from domain.datasets.rows import RowReader
-from gateway.naming import base_name
+from gateway.naming import base_name, dataset_name
 from gateway.ports import Blobs, BlobWriter
 from gateway.problems import Problem, invalid
 
@@ -39,9 +39,8 @@ MEDIA_TYPES: Final = frozenset(
     }
 )
 MULTIPART: Final = "multipart/form-data"
-IDLE_S: Final = (
-    60.0  # without a byte; a client that is gone without a word must not hold a file open
-)
+# Without a byte; a client that is gone without a word must not hold a file open.
+IDLE_S: Final = 60.0
 PIECE_BYTES: Final = 256 * 1024  # written and parsed at once
 MAX_FIELDS: Final = 10
 MAX_FIELD_BYTES: Final = 1024
@@ -131,6 +130,8 @@ class _Intake:
     def change(self, field: str, value: str) -> None:
         if field == "format" and value not in {"csv", "jsonl"}:
             raise invalid("format", "csv or jsonl", "body")
+        if field == "name":
+            dataset_name(value, None)  # refused while nothing is stored yet
         self.asked = replace(self.asked, **{field: cast("Any", value)})
 
     async def take(self, chunk: bytes) -> None:

@@ -160,6 +160,18 @@ async def test_a_bad_form_is_refused_and_leaves_nothing(
     assert said in problem["detail"]
 
 
+@pytest.mark.parametrize(
+    "content", [form(("name", None, b"../"), FILE), form(FILE, ("name", None, b"x" * 201))]
+)
+async def test_a_bad_name_in_a_form_leaves_nothing_before_or_behind_the_file(
+    world: World, content: bytes
+) -> None:
+    problem = await refused(world, content, FORM)
+
+    assert problem["code"] == "invalid_request"
+    assert [error["field"] for error in problem["errors"]] == ["name"]
+
+
 @pytest.mark.parametrize("boundary", ["", "B" * 2000, "X"])
 async def test_a_form_with_another_boundary_is_refused(world: World, boundary: str) -> None:
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}

@@ -1,6 +1,7 @@
 """Is the process alive, and may traffic come: two questions with two answers."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
 
@@ -16,6 +17,8 @@ from projections.queries import Queries, ReadModelUnavailable
 
 MAX_LAG: Final = 1000  # events that the read model may be behind; it takes in thousands a second
 CHECK_S: Final = 3.0  # a check that takes longer has failed
+
+_log = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[str | None]]
 
@@ -58,14 +61,14 @@ def readiness(feed: Feed, queries: Queries, keyring: Keyring) -> Readiness:
         try:
             await feed.state("EVENTS")
         except StoreUnavailable as error:
-            return str(error)
+            return _away("event log", error)
         return None
 
     async def read_model() -> str | None:
         try:
             behind = (await feed.state("EVENTS")).last - await queries.position()
         except ReadModelUnavailable as error:
-            return str(error)
+            return _away("read model", error)
         except StoreUnavailable:
             return "how far it is behind cannot be told"
         return f"it is {behind:,} events behind" if behind > MAX_LAG else None
@@ -74,6 +77,12 @@ def readiness(feed: Feed, queries: Queries, keyring: Keyring) -> Readiness:
         return None if keyring.loaded else "not read from the log yet"
 
     return Readiness({"event log": log, "read model": read_model, "keys": keys})
+
+
+def _away(name: str, error: Exception) -> str:
+    """The reason stays in our own log: whoever has no key need not know addresses."""
+    _log.info("the %s is away: %s", name, error)
+    return "it does not answer"
 
 
 class HealthController(Controller):

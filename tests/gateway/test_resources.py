@@ -463,7 +463,7 @@ async def test_ready_says_by_name_what_is_missing(world: World) -> None:
     draining = await ready(world)
 
     assert (good.status_code, good.json()) == (200, {"status": "ready"})
-    assert set(without_postgres.json()["reasons"]) == {"read model"}
+    assert without_postgres.json()["reasons"] == {"read model": "it does not answer"}
     assert set(without_log.json()["reasons"]) == {"event log", "read model"}
     assert set(draining.json()["reasons"]) == {"gateway"}
     answers = [without_postgres, without_log, draining]

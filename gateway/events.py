@@ -17,9 +17,9 @@ from domain.wire import decode_recorded
 from gateway.authentication import Principal
 from gateway.following import LastEventId, Streams, position_of, wants_stream
 from gateway.hub import Encoder
-from gateway.jobs import require_job
+from gateway.logs import require_job
 from gateway.pages import Limit, Page
-from gateway.ports import FeedMessage
+from gateway.ports import Feed, FeedMessage
 from gateway.sse import Reading, encode
 from projections import timeline
 from projections.queries import Queries
@@ -91,6 +91,7 @@ class JobEventsController(Controller):
         self,
         job_id: FromPath[UUID],
         request: Request[Principal, Any, Any],
+        feed: NamedDependency[Feed],
         queries: NamedDependency[Queries],
         streams: NamedDependency[Streams],
         workspace: NamedDependency[str],
@@ -99,7 +100,7 @@ class JobEventsController(Controller):
         last_event_id: LastEventId = None,
     ) -> Page[Event] | Stream:
         """What happened in the life of a job, as a page or as a stream."""
-        await require_job(queries, workspace, job_id)
+        await require_job(feed, workspace, job_id)
         chosen = Filter("job", job_id)
         if wants_stream(request):
             position = position_of(last_event_id, None if after is None else str(after))

@@ -215,7 +215,11 @@ def _summary(result: Result, clock: Clock) -> list[Table]:
     tokens, spent = training.get("tokens"), training.get("seconds")
     speed = f"{tokens / spent:,.0f} tokens/s over {seconds(spent)}" if tokens and spent else ""
     comparison = (
-        [views.comparison(result.evaluation.summary, f"{result.version.model} 1")]
+        [
+            views.comparison(
+                result.evaluation.summary, f"{result.version.model} {result.version.number}"
+            )
+        ]
         if result.evaluation.summary
         else []
     )

@@ -10,7 +10,6 @@ _EVALUATION_ID: Final = "8d2c4e6f-1b3a-5f7e-8c9d-0a1b2c3d4e5f"
 _AGENT_ID: Final = "019369b0-11aa-7c4d-b5e6-f70819a2b3c4"
 _SHA256: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _TIME: Final = "2026-11-20T17:43:05Z"
-_BLOB: Final = {"sha256": _SHA256, "size": 41236, "crc32": 305419896}
 _HYPERPARAMETERS: Final = {
     "epochs": 3,
     "batch_size": 16,

@@ -12,7 +12,7 @@ from domain.models.commands import ActivateModel
 from gateway.authentication import Principal
 from gateway.bodies import VersionNumber
 from gateway.commanding import Caller, Commands
-from gateway.downloads import Archive, archive_of
+from gateway.downloads import MEDIA_TYPE, Archive, archive_of
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
 from gateway.ports import Blobs
 from gateway.predicting import Predictions, Predictor
@@ -96,7 +96,7 @@ class ModelsController(Controller):
         model = await require_model(queries, workspace, name)
         return version_answer(await require_version(queries, workspace, model, number))
 
-    @get("/{name:str}/versions/{number:int}/download", media_type="application/zip")
+    @get("/{name:str}/versions/{number:int}/download", media_type=MEDIA_TYPE)
     async def download(
         self,
         name: FromPath[str],
@@ -113,7 +113,7 @@ class ModelsController(Controller):
                 None, status_code=304, media_type=MediaType.JSON, headers={"ETag": archive.etag}
             )
         return Stream(
-            archive.layout.read(blobs.read), media_type="application/zip", headers=archive.headers
+            archive.layout.read(blobs.read), media_type=MEDIA_TYPE, headers=archive.headers
         )
 
     @head("/{name:str}/versions/{number:int}/download")
@@ -126,7 +126,7 @@ class ModelsController(Controller):
     ) -> Response[None]:
         """How large the ZIP is, without it."""
         archive = await _archive(queries, workspace, name, number)
-        headers = {**archive.headers, "Content-Type": "application/zip"}
+        headers = {**archive.headers, "Content-Type": MEDIA_TYPE}
         return Response(None, headers=headers)
 
     @post("/{name:str}/activate", status_code=200)

@@ -3,7 +3,7 @@
 import errno
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final
@@ -197,11 +197,3 @@ def invalid(field: str, message: str, source: str = "query") -> Problem:
     """One field of a request that the schema alone could not refuse."""
     wrong = {"field": field, "in": source, "message": message}
     return Problem("invalid_request", f"{field}: {message}", errors=[wrong])
-
-
-def documented(codes: Iterable[str]) -> dict[int, list[str]]:
-    """Codes by status, for the API's description."""
-    found: dict[int, list[str]] = {}
-    for code in codes:
-        found.setdefault(STATUS[code], []).append(code)
-    return found

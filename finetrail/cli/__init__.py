@@ -19,7 +19,9 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+            from finetrail.cli.exits import Exit
+
+            raise typer.Exit(Exit.INTERRUPTED) from None
         except Exception as error:  # the top of the process
             from finetrail.cli.exits import KNOWN, exit_code, report
 

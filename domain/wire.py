@@ -7,9 +7,10 @@ from uuid import UUID
 
 from domain.catalog import decode_command, decode_event
 from domain.messages import Command, Envelope, Event, Recorded, StreamId
-from domain.subjects import source_of
+from domain.subjects import GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE, source_of
 
 Headers = dict[str, str]
+SPEAKING_FOR_OTHERS = frozenset({GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE})
 
 
 def encode_command(envelope: Envelope[Command]) -> tuple[Headers, bytes]:
@@ -35,11 +36,14 @@ def decode_envelope(subject: str, headers: Mapping[str, str], data: bytes) -> En
         ValueError: A header or the body does not fit.
     """
     causation = headers.get("ce-causationid")
+    source = source_of(subject)
+    told = unquote(headers.get("ce-actor", ""))
     return Envelope(
         id=UUID(_required(headers, "ce-id")),
         stream=StreamId.of_subject(subject),
-        source=source_of(subject),
-        actor=unquote(headers.get("ce-actor", "")) or source_of(subject),
+        source=source,
+        # An agent speaks for itself alone, whatever it writes into the header.
+        actor=(told or source) if source in SPEAKING_FOR_OTHERS else f"agent:{source}",
         correlation_id=UUID(_required(headers, "ce-correlationid")),
         causation_id=UUID(causation) if causation else None,
         sent_at=_time(_required(headers, "ce-time")),

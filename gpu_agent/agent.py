@@ -5,6 +5,7 @@ import fcntl
 import logging
 import shutil
 from asyncio import TaskGroup
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from gpu_agent.reports import Attempt, Reports, send_until_decided
 from gpu_agent.serving_child import SERVING_FOLDER, Serving
 
 METHODS: Final = ("sequence_classification",)
+REMEMBERED: Final = 1000  # a message comes again within minutes of its attempt's end, if at all
 IDLE_S: Final = 1.0  # an evaluation follows its training within a fraction of this
 PRESENCE_S: Final = 1.0  # the scheduler gives up after ten of them
 KEEP_S: Final = 7.0  # a quarter of the work consumer's ack_wait
@@ -80,7 +82,7 @@ class Agent:
         self._shop = workshop
         self._serving = serving
         self._held: dict[tuple[UUID, int], _Held] = {}
-        self._ended: set[tuple[UUID, int]] = set()
+        self._ended: deque[tuple[UUID, int]] = deque(maxlen=REMEMBERED)
         self._slots = asyncio.Semaphore(identity.slots)
         self._draining = False
         self._refusal = ""
@@ -194,7 +196,7 @@ class Agent:
                 await held.running.run()
         finally:
             keeping.cancel()
-        self._ended.add(attempt.key)
+        self._ended.append(attempt.key)
         del self._held[attempt.key]
         await held.item.ack()
         asyncio.get_running_loop().call_later(IDLE_S, self._warm_up_when_idle)

@@ -33,7 +33,13 @@ from domain.work import (
     TrainingCheckpoint,
     TrainingFinished,
 )
-from gpu_agent.attempt_files import ADAPTER_FOLDER, fetch_inputs, remove_folder, upload_folder
+from gpu_agent.attempt_files import (
+    ADAPTER_FOLDER,
+    fetch_inputs,
+    remove_folder,
+    upload_folder,
+    without_paths,
+)
 from gpu_agent.child_process import ChildProcess, how_it_ended
 from gpu_agent.ports import AgentLink, Blobs
 from gpu_agent.protocol import (
@@ -135,7 +141,7 @@ class RunningAttempt:
             )
         except OSError as error:
             await self._report_end(
-                Failed(code="process_not_started", message=str(error), retryable=True)
+                Failed(code="process_not_started", message=without_paths(error), retryable=True)
             )
             return
         _log.info("%s runs in process %d", self.attempt, child.pid)
@@ -163,7 +169,7 @@ class RunningAttempt:
                 lambda: fetch_inputs(self._shop.blobs, self._assignment, self._folder / "input"),
             )
         except (OSError, ValueError) as error:
-            return Failed(code="input_unreadable", message=str(error), retryable=False)
+            return Failed(code="input_unreadable", message=without_paths(error), retryable=False)
 
     async def _patiently(self, what: str, do: Callable[[], Awaitable[T]]) -> T:
         """Try again while the disk is full or the store is away: finished work must not be lost."""
@@ -310,7 +316,12 @@ class RunningAttempt:
         except OSError as error:
             command = self.attempt.released(f"the result could not be stored: {error}")
         await self._telemetry.flush(FLUSH_S)
-        await self._reports.send(command)
+        outcome = await self._reports.send(command)
+        if outcome.status in {"rejected", "failed"} and isinstance(
+            fact, TrainingFinished | EvaluationFinished
+        ):  # the same work would give the same refused result, again and again
+            message = f"the result was refused: {outcome.message or outcome.status}"
+            await self._reports.send(self.attempt.failed(outcome.code or "refused", message))
 
     async def _last_words(self, fact: Fact) -> Command:
         match fact:

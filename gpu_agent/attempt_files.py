@@ -72,6 +72,14 @@ async def _fetch_files(blobs: Blobs, files: tuple[FileEntry, ...], folder: Path)
         await blobs.fetch(entry.blob, path)
 
 
+def without_paths(error: OSError | ValueError) -> str:
+    """Say what was wrong without telling where this machine keeps its files."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    named = f": {PurePosixPath(str(error.filename)).name}" if error.filename else ""
+    return f"{error.strerror}{named}"
+
+
 def _below(folder: Path, name: str) -> Path:
     path = PurePosixPath(name)
     if path.parts[:1] == (ADAPTER_FOLDER,):

@@ -96,7 +96,7 @@ class Reports:
             return False
         return True
 
-    async def send(self, command: Command) -> None:
+    async def send(self, command: Command) -> Outcome:
         """Report; what was said before is what was decided, so a repeat changes nothing.
 
         Raises:
@@ -109,6 +109,7 @@ class Reports:
             raise Fenced(outcome.message)
         if outcome.status in {"rejected", "failed"}:
             _log.error("%s of %s: %s", kind, self._attempt, outcome.message or outcome.status)
+        return outcome
 
     async def _decided(self, command: Command, name: str) -> Outcome:
         attempt = self._attempt

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from domain.work import Failed, PredictReply, PredictRequest
-from gpu_agent.attempt_files import fetch_adapter, remove_folder
+from gpu_agent.attempt_files import fetch_adapter, remove_folder, without_paths
 from gpu_agent.child_process import ChildProcess, how_it_ended
 from gpu_agent.ports import Blobs
 from gpu_agent.protocol import (
@@ -136,7 +136,7 @@ class Serving:
             folder = await self._adapter(request)
         except (OSError, ValueError) as error:
             lost = not isinstance(error, OSError) or error.errno in {errno.ENOENT, errno.EIO}
-            return _refused(request, "adapter_unreadable", str(error), retryable=not lost)
+            return _refused(request, "adapter_unreadable", without_paths(error), retryable=not lost)
         return await child.ask(
             ServingRequest.model_validate({**request.model_dump(), "adapter_folder": folder})
         )

@@ -2,13 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from adapters.local_blobs import LocalBlobs, NoSpace
 from domain.blobs import BlobRef
-from domain.jobs.commands import CancelJob, ClaimJob, ExpireLease
+from domain.errors import PayloadTooLarge
+from domain.jobs.commands import CancelJob, ClaimJob, CompleteJob, ExpireLease
 from domain.jobs.events import CheckpointSaved, EpochCompleted, JobSucceeded
+from domain.messages import Command
 from finetrail.settings import Settings
 from gpu_agent import agent as agent_module
 from gpu_agent import attempt as attempt_module
@@ -124,6 +127,28 @@ async def test_a_refused_report_kills_the_child(
         await core.all_work_is_acknowledged()
 
     assert core.last(job_id).reason == "silent"
+
+
+async def test_a_result_that_is_refused_fails_the_job_instead_of_training_it_again(
+    core: Core, run: RunAgent, rows: BlobRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide = core.decide
+
+    def refuse_the_result(aggregate: str, id_: UUID, command: Command) -> None:
+        if isinstance(command, CompleteJob):
+            raise PayloadTooLarge("the event is too large")
+        decide(aggregate, id_, command)
+
+    monkeypatch.setattr(core, "decide", refuse_the_result)
+    job_id = core.submit(spec_of("happy", rows))
+
+    async with run():
+        await core.assign(job_id)
+        await until(core.ended(job_id, "JobFailed"))
+        await core.all_work_is_acknowledged()
+
+    assert core.last(job_id).code == "payload_too_large"
+    assert "the event is too large" in core.last(job_id).message
 
 
 async def test_a_child_that_dies_gives_the_work_back_with_the_reason(

@@ -173,11 +173,6 @@ async def bootstrap_streams(
         await _ensure_consumer(nc, name, consumer)
 
 
-async def add_agent_consumer(nc: Client, agent_id: str) -> None:
-    """Make the consumer through which this agent takes its work."""
-    await _ensure_consumer(nc, "WORK", _agent_consumer(agent_id))
-
-
 async def differences(
     nc: Client, agents: Sequence[str], *, replicas: int = 1, events_max_bytes: int = -1
 ) -> list[str]:

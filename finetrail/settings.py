@@ -57,7 +57,6 @@ class GatewaySettings(_Section):
     allowed_hosts: str = ""  # host names it answers to beside the loopback ones, by commas
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
     api_key_pepper: SecretStr | None = None
-    signing_key: SecretStr | None = None
 
 
 class NatsUser(_Section):
@@ -175,11 +174,6 @@ class Settings(BaseSettings):
     @property
     def api_key_pepper(self) -> bytes:
         return _secret(self.gateway.api_key_pepper, "gateway.api_key_pepper")
-
-    @property
-    def signing_key(self) -> bytes:
-        """Signs what the gateway hands out and takes back: cursors and tickets."""
-        return _secret(self.gateway.signing_key, "gateway.signing_key")
 
     @property
     def gateway_url(self) -> str:

@@ -70,7 +70,8 @@ async def read_page(
 def parse_position(after: str | None) -> tuple[int, int]:
     """``<sequence>``: behind that message; ``<sequence>.<n>``: its first n lines are known."""
     sequence, _, line = (after or "0").partition(".")
-    if not (sequence.isdecimal() and (line.isdecimal() or not line)) or len(sequence) > 18:
+    known = sequence.isdecimal() and len(sequence) <= 18 and (line.isdecimal() or not line)
+    if not known or (line and int(sequence) < 1):
         raise invalid("after", "a sequence, or `next` of the page before")
     return (int(sequence) - 1, int(line)) if line else (int(sequence), 0)
 

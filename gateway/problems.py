@@ -57,7 +57,6 @@ STATUS: Final = MappingProxyType(
         "too_large": 413,
         "unsupported_media_type": 415,
         "unreadable_dataset": 422,
-        "too_many_requests": 429,
         "internal_error": 500,
         "command_failed": 500,
         "prediction_failed": 500,
@@ -77,7 +76,6 @@ _OF_STATUS: Final = MappingProxyType(
         405: "method_not_allowed",
         413: "too_large",
         415: "unsupported_media_type",
-        429: "too_many_requests",
     }
 )
 

@@ -169,11 +169,6 @@ class Queries:
         found = await self._all(_with_evaluation(one))
         return _version(found[0]) if found else None
 
-    async def version_by_id(self, workspace: str, version_id: UUID) -> Version | None:
-        one = _by_id(t.model_version, workspace, version_id)
-        found = await self._all(_with_evaluation(one))
-        return _version(found[0]) if found else None
-
     async def evaluation(self, workspace: str, evaluation_id: UUID) -> Evaluation | None:
         found = await self._all(_with_number(_by_id(t.evaluation, workspace, evaluation_id)))
         return _evaluation(found[0]) if found else None

@@ -7,7 +7,7 @@ file does not matter, and neither does the platform.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,11 +93,6 @@ def leaked_rows(training_texts: Iterable[str], test_texts: Iterable[str]) -> lis
     """Indices of the training rows whose text also stands in the test file."""
     tested = {text_digest(text) for text in test_texts}
     return [index for index, text in enumerate(training_texts) if text_digest(text) in tested]
-
-
-def untrained_labels(training: Collection[str], test: Collection[str]) -> list[str]:
-    """Labels of the test file that no training row has; a model can never give them."""
-    return sorted(set(test) - set(training))
 
 
 class _Share:

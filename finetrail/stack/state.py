@@ -90,7 +90,6 @@ class Secrets(BaseModel):
     nats: NatsPasswords = Field(default_factory=NatsPasswords)
     postgres: str = Field(default_factory=_password)
     api_key_pepper: str = Field(default_factory=_password)
-    signing_key: str = Field(default_factory=_password)
 
 
 class Endpoints(BaseModel):
@@ -156,7 +155,6 @@ def fill_in(settings: Settings, known: Secrets, endpoints: Endpoints | None) -> 
         update={
             "port": gateway.port or (endpoints.gateway_port if endpoints else 0),
             "api_key_pepper": gateway.api_key_pepper or SecretStr(known.api_key_pepper),
-            "signing_key": gateway.signing_key or SecretStr(known.signing_key),
         }
     )
     agent = settings.agent.model_copy(update={"id": settings.agent.id or known.agent_id})

@@ -307,10 +307,6 @@ class MemoryQueries(Queries):
         found = await self.versions(workspace, model_id)
         return next((one for one in found if one.row.number == number), None)
 
-    async def version_by_id(self, workspace: str, version_id: UUID) -> Version | None:
-        row = await self._by_id(version_rows.VIEW, version_id)
-        return await self._with_evaluation(row) if row else None
-
     async def _with_evaluation(self, row: version_rows.VersionRow) -> Version:
         found = [e for e in await self._fold(evaluation_rows.VIEW) if e.version_id == row.id]
         return Version(row, found[-1] if found else None)

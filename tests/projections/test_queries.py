@@ -49,11 +49,7 @@ async def test_one_thing_is_found_by_its_id_in_its_workspace_only(
     dsn: str, queries: Queries
 ) -> None:
     await given(dsn, *h.everything())
-    job, version, evaluation = (
-        h.id_of("job", "one"),
-        h.id_of("version", "one"),
-        h.id_of("evaluation", "one", "first"),
-    )
+    job, evaluation = h.id_of("job", "one"), h.id_of("evaluation", "one", "first")
     dataset, model = h.id_of("dataset", "tickets"), h.id_of("model", "intents")
 
     found = {
@@ -63,7 +59,6 @@ async def test_one_thing_is_found_by_its_id_in_its_workspace_only(
             await queries.model(w, model),
             await queries.model(w, "intents"),
             await queries.version(w, model, 1),
-            await queries.version_by_id(w, version),
             await queries.evaluation(w, evaluation),
             await queries.evaluation_examples(w, evaluation),
             *(await queries.datasets(w), await queries.jobs(w), await queries.models(w)),

@@ -140,7 +140,7 @@ async def test_two_runners_that_are_killed_again_and_again_double_nothing(
         await asyncio.gather(*tasks, return_exceptions=True)
         done = (await checkpoint(dsn))[0]
 
-    assert rounds > 3
+    assert rounds > 1, "nobody was killed in the middle"
     assert await all_rows(dsn) == expected
 
 
@@ -151,7 +151,7 @@ class Slow(ListSource):
     async def follow(self, after: int) -> AsyncGenerator[Sequence[Message], None]:
         async for batch in super().follow(after):
             yield batch
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.02)
 
 
 async def test_a_runner_that_lost_the_checkpoint_writes_nothing(

@@ -10,7 +10,6 @@ from nats.aio.client import Client
 from domain.subjects import AGGREGATES
 from finetrail.bootstrap import (
     BootstrapError,
-    add_agent_consumer,
     admin_connection,
     bootstrap,
     bootstrap_streams,
@@ -180,8 +179,8 @@ async def test_a_stream_of_another_kind_is_refused_and_left_alone(
 
 
 async def test_an_agent_that_joins_gets_its_own_consumer(nc: Client) -> None:
-    await add_agent_consumer(nc, "a2")
-    await add_agent_consumer(nc, "a2")
+    await bootstrap_streams(nc, ["a2"])
+    await bootstrap_streams(nc, ["a2"])
 
     config = (await ask(nc, "CONSUMER.INFO.WORK.agent-a2"))["config"]
 

@@ -32,7 +32,7 @@ def test_secrets_are_made_once_and_only_their_owner_may_read_them(paths: StackPa
 
 def test_a_secret_that_an_older_file_lacks_is_added_for_good(paths: StackPaths) -> None:
     older = json.loads(load_secrets(paths).model_dump_json())
-    del older["signing_key"]
+    del older["api_key_pepper"]
     write_private(paths.secrets, json.dumps(older))
 
     first, second = load_secrets(paths), load_secrets(paths)
@@ -63,7 +63,7 @@ def test_what_the_user_left_open_is_filled_in(settings: Settings) -> None:
     assert resolved.postgres_dsn.endswith("@127.0.0.1:2222/finetrail")
     assert resolved.gateway_url == "http://127.0.0.1:3333"
     assert resolved.agent_id == resolve_settings(settings).agent_id
-    assert resolved.api_key_pepper != resolved.signing_key
+    assert resolved.api_key_pepper == resolve_settings(settings).api_key_pepper
 
 
 def test_what_the_user_has_set_stays(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.datasets.split import SplitImpossible, assign_splits, leaked_rows, untrained_labels
+from domain.datasets.split import SplitImpossible, assign_splits, leaked_rows
 
 steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 seeds = st.integers(0, 2**32 - 1)
@@ -159,7 +159,3 @@ def test_fractions_must_leave_something_to_train_on(validation: float, test: flo
 
 def test_training_rows_whose_text_is_tested_are_found() -> None:
     assert leaked_rows(["a", "b", "c", "a"], ["a", "d", "a"]) == [0, 3]
-
-
-def test_labels_that_are_tested_and_never_trained_are_found() -> None:
-    assert untrained_labels(["x", "y"], ["y", "z", "a", "z"]) == ["a", "z"]

@@ -161,6 +161,9 @@ class Stack:
             if process.pid != os.getpid() and _belongs(process, mark)
         ]
 
+    def training_processes(self) -> list[psutil.Process]:
+        return [one for one in self.processes() if "gpu_agent.child" in _command(one)]
+
     def get(self, path: str, **query: Any) -> Any:
         answer = self.http.get(f"/api/v1{path}", params=query or None)
         answer.raise_for_status()
@@ -220,6 +223,13 @@ class Stack:
         return str(sha256)
 
 
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended since it was found
+        return []
+
+
 def _belongs(process: psutil.Process, mark: str) -> bool:
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -243,7 +253,7 @@ def running_stack(folder: Path, **settings: str) -> Iterator[Stack]:
         yield stack
     finally:
         stack.stop()
-        leftovers = [" ".join(process.cmdline()) for process in stack.processes()]
+        leftovers = [" ".join(_command(process)) for process in stack.processes()]
         for process in stack.processes():
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -39,6 +39,7 @@ class WorkView:
     attempt: int  # the one that may claim or has claimed
     ended: bool
     claim: Claim | None = None  # of that attempt
+    method: str = ""  # known while it waits
 
 
 def next_assign(queue: Queue, agents: Sequence[AgentView]) -> Assign | None:

@@ -21,7 +21,7 @@ from domain.jobs import job as jobs
 from domain.jobs.commands import ExpireLease
 from domain.jobs.events import JobClaimed
 from domain.messages import Command, Envelope, Event, History, Outcome, StreamId
-from domain.queues.commands import Withdraw
+from domain.queues.commands import Enqueue, Withdraw
 from domain.queues.events import QueueEvent, WorkAssigned
 from domain.queues.queue import Queue
 from domain.queues.queue import decider as queue_decider
@@ -34,6 +34,7 @@ from handlers.ports import Clock, CommandBus, EventStore
 
 TICK_S: Final = 0.5
 STALLED_S: Final = 3.0  # a process that was stopped or starved, and heard nothing while it was
+STRANDED_S: Final = 30.0  # a next attempt is queued within milliseconds of the former's end
 FORGET_S: Final = 3600.0  # an agent that was not heard for so long
 
 _log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Scheduler:
         self._assigned_at: dict[UUID, datetime] = {}
         self._revision = 0
         self._works: dict[UUID, WorkView] = {}
+        self._stranded_since: dict[UUID, float] = {}
         self._awake = asyncio.Event()
 
     def saw(self, presence: Presence) -> None:
@@ -135,6 +137,9 @@ class Scheduler:
             gone = Withdraw(work_id=assigned.work_id, reason="it has ended")
             await self._send(queue_stream(self._workspace), gone)
             return
+        if work.attempt > assigned.attempt:
+            await self._queue_stranded(assigned, work)
+            return
         since = self._assigned_at[assigned.work_id]
         reason = expiry_reason(assigned, since, work, agent, self._clock())
         if reason is None:
@@ -148,6 +153,20 @@ class Scheduler:
             reason,
         )
         await self._send(self._stream(assigned), _expiry(assigned, reason))
+
+    async def _queue_stranded(self, assigned: WorkAssigned, work: WorkView) -> None:
+        """Queue the next attempt after all, when what should have done so was put aside."""
+        since = self._stranded_since.setdefault(assigned.work_id, self._uptime())
+        if self._uptime() - since < STRANDED_S:
+            return
+        _log.warning("attempt %d of %s was never queued", work.attempt, assigned.work_id)
+        again = Enqueue(
+            work_id=assigned.work_id,
+            kind=assigned.kind,
+            method=work.method,
+            attempt=work.attempt,
+        )
+        await self._send(queue_stream(self._workspace), again)
 
     async def _look(self, assigned: WorkAssigned) -> WorkView:
         history = await self._store.read(self._stream(assigned))
@@ -163,8 +182,12 @@ class Scheduler:
                 return WorkView(state.attempt, ended=True)
             case jobs.Running() | evaluations.Running():
                 return WorkView(state.attempt, ended=False, claim=_claim(history))
-            case jobs.Waiting() | evaluations.Waiting():
-                return WorkView(state.attempt, ended=False)
+            case jobs.Waiting():
+                method = state.progress.spec.method
+                return WorkView(state.attempt, ended=False, method=method)
+            case evaluations.Waiting():
+                method = state.requested.spec.method
+                return WorkView(state.attempt, ended=False, method=method)
 
     def _agent(self, agent_id: str, *, active: bool = True) -> AgentView:
         now = self._uptime()
@@ -188,6 +211,8 @@ class Scheduler:
                 del self._seen[agent_id]
         for work_id in self._works.keys() - self._queue.assigned.keys():
             del self._works[work_id]
+        for work_id in self._stranded_since.keys() - self._queue.assigned.keys():
+            del self._stranded_since[work_id]
         for work_id in self._assigned_at.keys() - self._queue.assigned.keys():
             del self._assigned_at[work_id]
 

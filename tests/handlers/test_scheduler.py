@@ -12,7 +12,7 @@ from domain.catalog import UnknownType
 from domain.errors import StoreUnavailable
 from domain.jobs.events import JobEvent
 from domain.messages import Event, History, StreamId
-from domain.queues.events import WorkQueued
+from domain.queues.events import WorkAssigned, WorkQueued
 from domain.work import HeldWork
 from handlers.follow_ups import queue_stream
 from handlers.scheduler import Scheduler
@@ -284,3 +284,33 @@ async def test_work_whose_log_cannot_be_read_keeps_nobody_else_waiting(
     await scheduler.tick()
 
     assert (await inside.types()).count("WorkAssigned") == 2
+
+
+async def test_an_attempt_that_was_never_queued_is_queued_after_all(
+    inside: Inside, scheduler: Scheduler, time: Time
+) -> None:
+    await running(inside, scheduler)
+    await inside.happened("job", JOB, job.interrupted())  # and nothing reacts to it
+    scheduler.saw(presence())
+    await scheduler.tick()
+    before = await assigned_or_queued(inside)
+
+    time.passes(29)
+    scheduler.saw(presence())
+    await scheduler.tick()
+    early = await assigned_or_queued(inside)
+    time.passes(2)
+    scheduler.saw(presence())
+    await scheduler.tick()
+
+    assert before == early == [("WorkQueued", 1), ("WorkAssigned", 1)]
+    assert (await assigned_or_queued(inside))[2] == ("WorkQueued", 2)
+
+
+async def assigned_or_queued(inside: Inside) -> list[tuple[str, int]]:
+    history = await inside.store.read(queue_stream(WORKSPACE))
+    return [
+        (recorded.event.type, recorded.event.attempt)
+        for recorded in history.events
+        if isinstance(recorded.event, WorkQueued | WorkAssigned)
+    ]

@@ -72,6 +72,7 @@ def private_stack(folder: Path) -> Iterator[Settings]:
     with _own_environment(folder / "tmp"):
         running = _Running(Settings(data_dir=folder, gateway=GatewaySettings(port=0)))
         try:
+            running.start()
             yield running.settings()
         finally:
             _surely(running.end)
@@ -101,7 +102,9 @@ class _Running:
         self._ready: Future[Settings] = Future()
         self._loop = asyncio.new_event_loop()
         self._life = self._loop.create_task(self._live())
-        self._thread = Thread(target=self._run, name="private stack")
+        self._thread = Thread(target=self._run, name="private stack", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def settings(self) -> Settings:
@@ -110,6 +113,8 @@ class _Running:
 
     def end(self) -> None:
         """Stop what runs or is being started, and wait until it is gone."""
+        if self._thread.ident is None:
+            return  # a signal came first
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._life.cancel)
         self._thread.join()

@@ -54,6 +54,7 @@ from gpu_agent.reports import Attempt, Fenced, Reports
 from gpu_agent.stderr import MAX_LINES, read_line
 from gpu_agent.telemetry import Telemetry
 
+SILENCE_S: Final = 3600.0  # a step, an evaluation or a download takes less; this one hangs
 EXIT_S: Final = 5.0  # between the last fact and the end of the process
 FLUSH_S: Final = 5.0  # the last lines should stand in the log before the job ends, but need not
 FIRST_PAUSE_S: Final = 1.0
@@ -198,10 +199,15 @@ class RunningAttempt:
         async with asyncio.TaskGroup() as tasks:
             errors = tasks.create_task(self._listen_to_errors(child))
             with suppress(TimeoutError):
-                async with asyncio.timeout(None) as patience:
+                async with asyncio.timeout(SILENCE_S) as patience:
                     async for line in child.lines():
-                        if last is None and (last := self._take(line)) is not None:
-                            patience.reschedule(asyncio.get_running_loop().time() + EXIT_S)
+                        if last is None:
+                            last = self._take(line)
+                            wait_s = SILENCE_S if last is None else EXIT_S
+                            patience.reschedule(asyncio.get_running_loop().time() + wait_s)
+            if last is None and patience.expired():
+                self._say("WARNING", f"the process said nothing for {SILENCE_S:.0f} s; killing it")
+                child.kill()
             status = await child.ended(EXIT_S)
             _, unread = await asyncio.wait({errors}, timeout=EXIT_S)
             if unread:

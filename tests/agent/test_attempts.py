@@ -151,6 +151,25 @@ async def test_a_result_that_is_refused_fails_the_job_instead_of_training_it_aga
     assert "the event is too large" in core.last(job_id).message
 
 
+async def test_a_child_that_falls_silent_is_killed_and_gives_the_work_back(
+    core: Core,
+    run: RunAgent,
+    rows: BlobRef,
+    pid_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(attempt_module, "SILENCE_S", 1.0)
+    job_id = core.submit(spec_of("stubborn", rows))
+
+    async with run():
+        await core.assign(job_id)
+        await until(core.ended(job_id, "JobInterrupted"))
+        lines = await core.lines(job_id)
+
+    assert "the process said nothing for 1 s; killing it" in [line.message for line in lines]
+    assert not any(alive(pid) for pid in pids(pid_file))
+
+
 async def test_a_child_that_dies_gives_the_work_back_with_the_reason(
     core: Core, run: RunAgent, rows: BlobRef
 ) -> None:

@@ -99,13 +99,18 @@ def expiry_reason(
     listed = (assigned.work_id, assigned.attempt) in _listed(agent.presence)
     # What counts is the age at which the agent spoke: an older presence proves nothing.
     if work.claim is None:
-        age = (now - assigned_at).total_seconds() - agent.silent_s
+        age = _age_s(now, assigned_at) - agent.silent_s
         late = age > UNCLAIMED_S and not listed
         return f"the agent did not claim it within {age:.0f} s" if late else None
-    age = (now - work.claim.claimed_at).total_seconds() - agent.silent_s
+    age = _age_s(now, work.claim.claimed_at) - agent.silent_s
     if agent.presence.boot_id != work.claim.boot_id:
         return "the agent was started anew" if age > RESTART_S else None
     return None if listed or age <= UNLISTED_S else "the agent does not hold it any more"
+
+
+def _age_s(now: datetime, then: datetime) -> float:
+    """A clock that was set back makes things look as if they were to come: they are old."""
+    return abs((now - then).total_seconds())
 
 
 def _listed(presence: Presence) -> set[tuple[object, int]]:

@@ -69,6 +69,11 @@ RESTARTED = presence(AGENT, HELD, boot_id="boot-2")
         # another life of the agent
         (Case(RESTARTED, silent_s=0.5, now=5, claimed_at=1), "started anew"),
         (Case(RESTARTED, silent_s=3.5, now=5, claimed_at=1), None),
+        # the clock was set back by an hour
+        (Case(RESTARTED, silent_s=0.5, now=-3600, claimed_at=1), "started anew"),
+        (Case(LISTS_NOT, silent_s=0.5, now=-3600, claimed_at=1), "does not hold"),
+        (Case(LISTS_NOT, silent_s=0.5, now=-3600), "did not claim"),
+        (Case(LISTS, silent_s=0.5, now=-3600, claimed_at=1), None),
         # over anyway
         (Case(LISTS_NOT, silent_s=60, now=60, claimed_at=1, ended=True), None),
         (Case(LISTS_NOT, silent_s=60, now=60, claimed_at=1, attempt=3), None),

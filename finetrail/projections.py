@@ -5,16 +5,16 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
-import asyncpg
-
-from adapters.nats_connection import connect
+from adapters.nats_connection import close, connect
 from adapters.nats_event_source import NatsEventSource
 from finetrail.settings import Settings
+from projections.postgres import AWAY
 from projections.projection import registry, step_metrics
 from projections.run import Runner
 from projections.run import connect as connect_postgres
 from projections.schema import ensure_tables
 
+BUG_S: Final = 30.0  # a bug that comes again every time is said often enough
 RETRY_S: Final = 1.0  # Postgres may start later than we do
 
 _log = logging.getLogger(__name__)
@@ -62,22 +62,24 @@ async def _project(settings: Settings) -> None:
         )
         await asyncio.gather(*map(_run, runners))
     finally:
-        await nc.close()
+        await close(nc)
 
 
 async def _create_tables_when_there(dsn: str) -> None:
     while True:
         try:
             return await create_tables(dsn)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except AWAY as error:
             _log.warning("the read model waits for Postgres: %s", error)
             await asyncio.sleep(RETRY_S)
 
 
 async def _run(runner: Runner[Any]) -> None:
     """A bug in one projection must not stop the other, nor whatever else runs in this process."""
-    try:
-        await runner.run()
-    except Exception as error:  # noqa: BLE001 - the top of this process
-        _log.critical("projection %s died of a bug", runner.state.name, exc_info=error)
-        await runner.stop(error)
+    while True:
+        try:
+            return await runner.run()
+        except Exception as error:  # noqa: BLE001 - the top of this process
+            _log.critical("projection %s died of a bug", runner.state.name, exc_info=error)
+            await runner.stop(error)
+        await asyncio.sleep(BUG_S)  # what brought it out may have been the moment

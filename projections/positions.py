@@ -8,6 +8,7 @@ from typing import Any, Final
 import asyncpg
 
 from projections import tables
+from projections.postgres import AWAY
 
 REGISTRY: Final = "registry"
 METRICS: Final = "metrics"
@@ -41,7 +42,7 @@ class Positions:
         while True:
             try:
                 await self._listen_once()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except AWAY as error:
                 _log.debug("cannot listen for projections: %s", error)
             self._known.clear()  # the tables may be made anew while nobody listens
             await asyncio.sleep(RETRY_S)

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import Row, Select, Table, and_, case, func, or_, select, true
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
@@ -24,6 +23,7 @@ from projections.metrics import StepRow
 from projections.model_versions import VersionRow
 from projections.models import ModelRow
 from projections.positions import REGISTRY, Positions
+from projections.postgres import AWAY
 from projections.timeline import TimelineRow
 from projections.work_items import WorkItemRow
 
@@ -36,14 +36,7 @@ POLL_S: Final = 0.25  # between looks at the checkpoint when no notification com
 _BEING_REPLACED: Final = {"42P01", "3F000"}
 
 # Errors of asyncpg itself come from connecting; SQLAlchemy wraps those of statements.
-_AWAY: Final = (
-    DBAPIError,
-    NoConnectionFree,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    OSError,
-    TimeoutError,
-)
+_AWAY: Final = (DBAPIError, NoConnectionFree, *AWAY)
 
 R = TypeVar("R")
 

@@ -20,6 +20,7 @@ import asyncpg
 from domain.errors import StoreUnavailable
 from projections import tables
 from projections.ports import EventSource, Message
+from projections.postgres import AWAY
 from projections.projection import Projection, Unreadable
 from projections.schema import TablesReplaced, ensure_tables, fingerprint, rewind
 from projections.upsert import RowStore
@@ -40,13 +41,7 @@ _MOVE: Final = (
     "WHERE name = $2 AND sequence = $3 AND fingerprint = $4 RETURNING name, sequence) "
     f"SELECT pg_notify('{tables.CHANNEL}', name || ' ' || sequence) FROM moved"
 )
-_AWAY: Final = (
-    OSError,
-    TimeoutError,
-    StoreUnavailable,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-)
+_AWAY: Final = (StoreUnavailable, *AWAY)
 # The same messages would be refused again; asyncpg raises DataError also before it sends.
 _POISON: Final = (Unreadable, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from typing_extensions import override
 
 from domain.messages import Event
+from finetrail import projections as process
 from finetrail.stack.supervisor import EmbeddedStack
+from projections import run
 from projections.ports import Message
 from projections.projection import registry, step_metrics
 from projections.run import Runner
@@ -184,6 +186,50 @@ class Gated(ListSource):
         async for batch in super().follow(after):
             yield batch
             await self.gate.wait()
+
+
+async def test_a_server_that_is_killed_in_mid_statement_is_only_away(
+    dsn: str, log: list[h.Stored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_tables(dsn, registry)
+    fold = run._fold
+    failures = [asyncpg.InternalClientError("cannot switch to state 15")]
+
+    async def failing_once(*arguments: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await fold(*arguments)
+
+    monkeypatch.setattr(run, "_fold", failing_once)
+    runner = Runner(registry, ListSource(log), dsn)
+    async with running(runner):
+        await eventually(lambda: reached(runner, len(log)))
+
+    assert failures == []
+    assert await checkpoint(dsn) == (len(log), None)
+
+
+async def test_a_bug_is_told_and_the_projection_is_tried_again(
+    dsn: str, log: list[h.Stored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make_tables(dsn, registry)
+    monkeypatch.setattr(process, "BUG_S", 0.05)
+    runner = Runner(registry, ListSource(log), dsn)
+    projecting = runner.run
+    bugs = [KeyError("a bug")]
+
+    async def failing_once() -> None:
+        if bugs:
+            raise bugs.pop()
+        await projecting()
+
+    monkeypatch.setattr(runner, "run", failing_once)
+    task = asyncio.create_task(process._run(runner))
+    await eventually(lambda: reached(runner, len(log)))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert await checkpoint(dsn) == (len(log), None)
 
 
 async def test_a_second_runner_stands_by_and_takes_over(dsn: str, log: list[h.Stored]) -> None:

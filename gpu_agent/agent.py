@@ -60,7 +60,7 @@ class Identity:
 class _Held:
     """An attempt from the moment its message arrived until the log knows of its end."""
 
-    item: WorkItem  # the latest delivery
+    items: list[WorkItem]  # every delivery, the latest last
     running: RunningAttempt
     task: asyncio.Task[None] | None = None
 
@@ -180,11 +180,11 @@ class Agent:
             # with what was decided the first time.
             await item.ack()
         elif held := self._held.get(attempt.key):
-            held.item = item  # it came again because the server could not hear that it is kept
+            held.items.append(item)  # it came again: the server could not hear that it is kept
         else:
             me = self._identity
             reports = Reports(attempt, str(me.agent_id), str(me.boot_id), self._commands)
-            held = _Held(item, RunningAttempt(assignment, reports, self._shop))
+            held = _Held([item], RunningAttempt(assignment, reports, self._shop))
             self._held[attempt.key] = held
             held.task = tasks.create_task(self._hold(held))
 
@@ -198,7 +198,8 @@ class Agent:
             keeping.cancel()
         self._ended.append(attempt.key)
         del self._held[attempt.key]
-        await held.item.ack()
+        for item in held.items:  # a repeat may be another message, with a place of its own
+            await item.ack()
         asyncio.get_running_loop().call_later(IDLE_S, self._warm_up_when_idle)
 
     def _warm_up_when_idle(self) -> None:
@@ -220,7 +221,7 @@ class Agent:
 async def _keep(held: _Held) -> None:
     while True:
         await asyncio.sleep(KEEP_S)
-        await held.item.keep()
+        await held.items[-1].keep()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from nats.errors import Error as NatsError
 from adapters.local_blobs import LocalBlobs
 from adapters.nats_agent_link import NatsAgentLink
 from adapters.nats_command_bus import NatsCommandBus
-from adapters.nats_connection import connect
+from adapters.nats_connection import close, connect
 from finetrail.settings import PREFIX, Settings
 from finetrail.stack.orphans import MARKER
 from gpu_agent.agent import Agent, Identity
@@ -50,8 +50,7 @@ async def run_agent(
         if nc.is_connected:
             with suppress(NatsError, TimeoutError):
                 await nc.flush(FLUSH_S)
-        with suppress(OSError):  # what it had still to say to a server that is away
-            await nc.close()
+        await close(nc)
 
 
 async def _build(

@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack, suppress
-
-from nats.aio.client import Client
+from contextlib import AsyncExitStack
 
 from adapters.local_blobs import LocalBlobs
 from adapters.nats_command_bus import NatsCommandBus
-from adapters.nats_connection import connect
+from adapters.nats_connection import close, connect
 from adapters.nats_feed import NatsFeed
 from adapters.nats_inference import NatsInference
 from finetrail.settings import GatewaySettings, Settings
@@ -35,7 +33,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             name="gateway",
             inbox_prefix=login.inbox_prefix,
         )
-        stack.push_async_callback(_close, nc)
+        stack.push_async_callback(close, nc)
         queries = await stack.enter_async_context(open_queries(settings.postgres_dsn))
         gateway = Gateway(
             Config(
@@ -68,8 +66,3 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
 def _hosts(settings: GatewaySettings) -> tuple[str, ...]:
     more = (settings.host, *settings.allowed_hosts.split(","))
     return (*LOOPBACK, *(name.strip() for name in more if name.strip()))
-
-
-async def _close(nc: Client) -> None:
-    with suppress(OSError):  # the server may be gone already
-        await nc.close()

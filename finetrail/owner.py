@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 from uuid_utils.compat import uuid7
 
 from adapters.nats_command_bus import NatsCommandBus
-from adapters.nats_connection import connect
+from adapters.nats_connection import close, connect
 from domain.access.access import access_id
 from domain.access.commands import IssueKey
 from domain.access.events import Role
@@ -89,7 +89,7 @@ async def _send(settings: Settings, command: Command) -> None:
     except (CommandTimeout, BusUnavailable) as error:
         raise KeyNotIssued(f"{error}; are the handlers running?") from error
     finally:
-        await nc.close()
+        await close(nc)
     if outcome.status in {"rejected", "failed"}:
         raise KeyNotIssued(outcome.message or outcome.code)
 

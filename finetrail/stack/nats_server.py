@@ -131,7 +131,7 @@ def _agent(agent_id: str) -> dict[str, Any]:
             f"$JS.API.CONSUMER.MSG.NEXT.{consumer}",
             f"$JS.ACK.{consumer}.>",
         ],
-        subscribe=[f"_INBOX_agent.{agent_id}.>", "infer.>", "live.events.*.job.>"],
+        subscribe=[f"_INBOX_agent.{agent_id}.>", "infer.>"],
     )
     answering = {"max": REPLIES_PER_REQUEST, "expires": f"{REPLY_MINUTES}m"}
     return {**allowed, "allow_responses": answering}

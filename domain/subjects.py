@@ -70,6 +70,16 @@ def inference_subject(workspace: str, model_id: UUID) -> str:
     return f"infer.{token(workspace)}.{model_id}"
 
 
+def control_subject(workspace: str, request_id: str) -> str:
+    """Where whoever asked for text says that it still listens, or no longer does."""
+    return f"control.{token(workspace)}.{token(request_id)}"
+
+
+def serving_subject(workspace: str) -> str:
+    """Where an agent asks what is in service."""
+    return f"serving.{token(workspace)}"
+
+
 def source_of(subject: str) -> str:
     """Who sent a command: the token that the sender's own permission pins."""
     return subject.split(".")[1]

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
 from domain.jobs.spec import JobSpec
 
@@ -33,6 +34,24 @@ class TrainingCheckpoint(_Message):
     files: tuple[FileEntry, ...]
 
 
+class Segment(_Message):
+    text: str
+    supervised: bool
+
+
+class Supervision(_Message):
+    """What the loss of a language model is taken over, counted in its own tokens."""
+
+    rows: int  # trained on
+    tokens: int
+    supervised_tokens: int
+    truncated_rows: int
+    dropped_rows: int  # of which truncation left nothing to learn from
+    longest_row: int  # tokens, before truncation
+    padding_share: float  # of padded batches; packing computes none of it
+    example: tuple[Segment, ...]  # one row as the model reads it
+
+
 class TrainAssignment(_Message):
     kind: Literal["train"] = "train"
     workspace: str
@@ -41,6 +60,7 @@ class TrainAssignment(_Message):
     spec: JobSpec
     resume_from: TrainingCheckpoint | None = None
     threads: int | None = None  # pinned by the first attempt that started
+    base_model: BaseModelRecord | None = None  # pinned likewise
     correlation_id: UUID
 
 
@@ -53,6 +73,7 @@ class EvaluateAssignment(_Message):
     labels: tuple[str, ...]
     adapter: tuple[FileEntry, ...]  # paths relative to the adapter folder
     threads: int | None = None
+    base_model: BaseModelRecord | None = None
     correlation_id: UUID
 
 
@@ -105,13 +126,16 @@ class Started(_Message):
     test_rows: int
     trainable_parameters: int
     total_parameters: int
+    base_model: BaseModelRecord | None = None
+    base_model_folder: str | None = None  # its files are to be stored: it was made here
+    supervision: Supervision | None = None
 
 
 class StepDone(_Message):
     fact: Literal["step"] = "step"
     step: int  # optimizer steps done, from 1
     epoch: float  # e.g. 1.25: a quarter into the second epoch
-    loss: float  # mean cross-entropy, nats per row
+    loss: float  # mean cross-entropy, nats per row or, of a language model, per supervised token
     learning_rate: float
     grad_norm: float
     tokens_per_s: float
@@ -141,7 +165,7 @@ class CheckpointWritten(_Message):
 class TrainingFinished(_Message):
     fact: Literal["finished"] = "finished"
     folder: str  # adapter files: adapter_config.json, adapter_model.safetensors, labels.json
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # none of a language model
     train_rows: int
     trained_tokens: int
     steps: int
@@ -171,12 +195,15 @@ class Stopped(_Message):
 
 
 class Scores(_Message):
-    accuracy: float
-    f1: float  # macro
-    precision: float  # macro
-    recall: float  # macro
+    accuracy: float  # right answers; of a language model the most likely label or the exact answer
+    f1: float | None  # macro; None where the answers are no labels
+    precision: float | None  # macro
+    recall: float | None  # macro
     latency_ms_p50: float | None  # one text at a time; None where the system is not served
     latency_ms_mean: float | None
+    exact_match: float | None = None  # generated answers that equal the expected one
+    perplexity: float | None = None  # per supervised token, of a language model
+    bits_per_byte: float | None = None  # of the answers' UTF-8; comparable across tokenizers
 
 
 class Example(_Message):
@@ -191,14 +218,16 @@ class EvaluationSummary(_Message):
     """Base against fine-tuned on the same held-out rows, paired."""
 
     rows: int
-    base: Scores  # the frozen encoder with logistic regression on the training rows
-    untrained: Scores  # the same network before the first step, its head at random
+    metric: Literal["accuracy", "bits_per_byte"] = "accuracy"  # what the verdict is about
+    base: Scores  # the frozen encoder with logistic regression on the training rows, or the base
+    untrained: Scores | None  # a classifier before its first step, its head at random
     fine_tuned: Scores
     accuracy_delta: float  # fine_tuned - base, absolute
     accuracy_delta_relative: float | None  # of the base's accuracy; None when that is 0
-    f1_delta: float
-    p_value: float  # exact McNemar test, two-sided
-    ci95: tuple[float, float]  # paired bootstrap of the accuracy delta
+    f1_delta: float | None
+    p_value: float  # exact McNemar test of right answers, two-sided
+    ci95: tuple[float, float]  # paired bootstrap of the metric's delta
+    bits_per_byte_delta: float | None = None  # fine_tuned - base; less is better
     only_base_right: int
     only_fine_tuned_right: int
     verdict: Literal["better", "worse", "inconclusive"]
@@ -209,7 +238,7 @@ class EvaluationSummary(_Message):
 class EvaluationFinished(_Message):
     fact: Literal["evaluated"] = "evaluated"
     summary: EvaluationSummary
-    outputs_path: str  # JSON Lines, one row an example: text, expected, base, untrained, fine_tuned
+    outputs_path: str  # JSON Lines, one row an example: text, expected, what each system answered
 
 
 Fact = Annotated[
@@ -254,6 +283,7 @@ class PredictReply(_Message):
 
 __all__ = [
     "Assignment",
+    "BaseModelRecord",
     "BlobRef",
     "CheckpointWritten",
     "Environment",
@@ -271,10 +301,12 @@ __all__ = [
     "Prediction",
     "Presence",
     "Scores",
+    "Segment",
     "Started",
     "StepDone",
     "StopWork",
     "Stopped",
+    "Supervision",
     "TrainAssignment",
     "TrainingCheckpoint",
     "TrainingFinished",

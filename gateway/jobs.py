@@ -10,7 +10,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from domain.jobs.commands import CancelJob, SubmitJob
-from domain.jobs.spec import DEFAULT_BASE_MODEL, Hyperparameters, Method, SplitConfig
+from domain.jobs.spec import HyperparameterChoices, Method, SplitConfig
 from gateway.bodies import ModelName, Seed
 from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
@@ -29,10 +29,10 @@ class SubmitBody(msgspec.Struct, forbid_unknown_fields=True):
     model: ModelName
     dataset_id: UUID
     test_dataset_id: UUID | None = None
-    base_model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] = DEFAULT_BASE_MODEL
-    method: Method = "sequence_classification"
+    base_model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
+    method: Method | None = None
     split: SplitConfig = SplitConfig()
-    hyperparameters: Hyperparameters = Hyperparameters()
+    hyperparameters: HyperparameterChoices = HyperparameterChoices()
     seed: Seed = 0
 
 
@@ -283,12 +283,12 @@ def _as_asked(command: SubmitJob, done: Done) -> Job:
     return Job(
         id=command.job_id,
         model=command.model_name,
-        base_model=command.base_model,
-        method=command.method,
+        base_model=command.base_model or "",
+        method=command.method or "",
         status="queued",
         attempt=0,
         agent_id=None,
-        progress=Progress(epochs=command.hyperparameters.epochs),
+        progress=Progress(epochs=command.hyperparameters.epochs or 0),
         loss=None,
         tokens_per_s=None,
         dataset_id=command.dataset_id,

@@ -167,7 +167,7 @@ def _summary(
         fine_tuned=tuned_scores,
         accuracy_delta=delta,
         accuracy_delta_relative=delta / base_scores.accuracy if base_scores.accuracy else None,
-        f1_delta=tuned_scores.f1 - base_scores.f1,
+        f1_delta=_difference(tuned_scores.f1, base_scores.f1),
         p_value=paired.p_value,
         ci95=paired.ci95,
         only_base_right=paired.only_first,
@@ -179,6 +179,10 @@ def _summary(
         ),
         seconds=time.monotonic() - began,
     )
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
 
 
 def _scores(outputs: Outputs, expected: Sequence[str], cache: Path) -> Scores:

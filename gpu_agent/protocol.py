@@ -22,6 +22,7 @@ class ChildFiles(_Line):
     test: Path | None = None
     adapter: Path | None = None  # a folder; an evaluation needs it
     checkpoint: Path | None = None  # a folder; the files of ``resume_from``
+    base_model: Path | None = None  # a folder; the stored files of a pinned base model
 
 
 class ChildInput(_Line):
@@ -31,6 +32,7 @@ class ChildInput(_Line):
     work_dir: Path  # the child writes here and nowhere else
     files: ChildFiles
     models_folder: Path | None = None  # base models that are local folders lie below it
+    made_folder: Path | None = None  # base models that are made here are kept below it
     device: Device = "auto"
     threads: int = Field(ge=1)  # where the assignment pins none
 
@@ -47,6 +49,7 @@ class ServingInput(_Line):
     threads: int = Field(ge=1)
     device: Device = "auto"
     models_folder: Path | None = None
+    made_folder: Path | None = None
     base_model: str = (
         DEFAULT_BASE_MODEL  # loaded before the first request; others when first asked for
     )

@@ -73,6 +73,7 @@ def _evaluated(version: versions.ModelVersion) -> dict[str, Any]:
                 "labels": (),
                 "adapter": (),
                 "threads": None,
+                "base_model": None,
             }
         case versions.Known(registered, status):
             return {
@@ -83,4 +84,5 @@ def _evaluated(version: versions.ModelVersion) -> dict[str, Any]:
                 "labels": registered.labels,
                 "adapter": registered.files,
                 "threads": registered.environment.threads,
+                "base_model": registered.base_model,
             }

@@ -125,6 +125,7 @@ async def _register_version(
         job_id=numbered.job_id,
         spec=spec,
         environment=started.environment,
+        base_model=started.base_model,
         labels=done.event.labels,
         files=done.event.adapter,
         train_rows=done.event.train_rows,
@@ -210,6 +211,7 @@ async def _training(event: WorkAssigned, workspace: str, world: World) -> TrainA
         spec=job.progress.spec,
         resume_from=job.progress.checkpoint,
         threads=job.progress.threads,
+        base_model=job.progress.base_model,
         correlation_id=history.events[0].correlation_id,
     )
 
@@ -230,6 +232,7 @@ async def _evaluation(
         labels=requested.labels,
         adapter=requested.adapter,
         threads=requested.threads,
+        base_model=requested.base_model,
         correlation_id=history.events[0].correlation_id,
     )
 

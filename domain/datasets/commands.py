@@ -6,7 +6,9 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.blobs import BlobRef
+from domain.jobs.spec import RowKind
 from domain.messages import Command
+from domain.work import Segment
 
 
 class RegisterDataset(Command):
@@ -16,6 +18,7 @@ class RegisterDataset(Command):
     blob: BlobRef
     format: Literal["csv", "jsonl"]
     delimiter: str | None = None
+    kind: RowKind = "classification"
     text_column: str
     label_column: str
     rows: int = Field(ge=1)
@@ -31,6 +34,9 @@ class RecordValidation(Command):
     conflicting_texts: int = 0
     longest_text_chars: int = 0
     mean_text_chars: float = 0.0
+    messages: int = 0
+    supervised_messages: int = 0
+    example: tuple[Segment, ...] = ()
     problem_code: str = ""
     problem: str = ""
 

@@ -104,6 +104,9 @@ def _verdict(command: RecordValidation) -> DatasetValidated | DatasetRejected:
         conflicting_texts=command.conflicting_texts,
         longest_text_chars=command.longest_text_chars,
         mean_text_chars=command.mean_text_chars,
+        messages=command.messages,
+        supervised_messages=command.supervised_messages,
+        example=command.example,
     )
 
 
@@ -114,6 +117,7 @@ def _ref(event: DatasetRegistered) -> DatasetRef:
         blob=event.blob,
         format=event.format,
         delimiter=event.delimiter,
+        kind=event.kind,
         text_column=event.text_column,
         label_column=event.label_column,
         rows=event.rows,

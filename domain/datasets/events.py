@@ -4,7 +4,9 @@ from typing import Literal
 from uuid import UUID
 
 from domain.blobs import BlobRef
+from domain.jobs.spec import RowKind
 from domain.messages import Event
+from domain.work import Segment
 
 
 class DatasetRegistered(Event):
@@ -16,6 +18,7 @@ class DatasetRegistered(Event):
     blob: BlobRef
     format: Literal["csv", "jsonl"]
     delimiter: str | None
+    kind: RowKind = "classification"
     text_column: str
     label_column: str
     rows: int
@@ -31,6 +34,9 @@ class DatasetValidated(Event):
     conflicting_texts: int  # the same text under different labels
     longest_text_chars: int
     mean_text_chars: float
+    messages: int = 0  # of all conversations
+    supervised_messages: int = 0  # what a language model is to learn
+    example: tuple[Segment, ...] = ()  # one conversation, message by message
 
 
 class DatasetRejected(Event):

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
 from domain.jobs.spec import JobSpec
 from domain.messages import Command
@@ -24,6 +25,7 @@ class RunEvaluation(Command):
     labels: tuple[str, ...] = ()
     adapter: tuple[FileEntry, ...] = ()
     threads: int | None = None
+    base_model: BaseModelRecord | None = None
 
 
 class CancelEvaluation(Command):

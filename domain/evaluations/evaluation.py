@@ -147,6 +147,7 @@ def _requested(command: RunEvaluation) -> EvaluationRequested:
         labels=command.labels,
         adapter=command.adapter,
         threads=command.threads,
+        base_model=command.base_model,
     )
 
 

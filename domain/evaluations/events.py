@@ -3,6 +3,7 @@
 from typing import Literal
 from uuid import UUID
 
+from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
 from domain.jobs.spec import JobSpec
 from domain.messages import Event
@@ -19,6 +20,7 @@ class EvaluationRequested(Event):
     labels: tuple[str, ...]
     adapter: tuple[FileEntry, ...]
     threads: int | None
+    base_model: BaseModelRecord | None = None
 
 
 class EvaluationStarted(Event):

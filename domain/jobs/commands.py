@@ -5,11 +5,12 @@ from uuid import UUID
 
 from pydantic import Field
 
+from domain.base_models import BaseModelRecord
 from domain.blobs import FileEntry
-from domain.jobs.spec import DEFAULT_BASE_MODEL, DatasetRef, Hyperparameters, Method, SplitConfig
+from domain.jobs.spec import DatasetRef, HyperparameterChoices, Method, SplitConfig
 from domain.messages import Command
 from domain.subjects import Name
-from domain.work import Environment, TrainingCheckpoint
+from domain.work import Environment, Supervision, TrainingCheckpoint
 
 
 class DatasetFacts(Command):
@@ -26,12 +27,12 @@ class SubmitJob(Command):
     type: Literal["SubmitJob"] = "SubmitJob"
     job_id: UUID
     model_name: Name
-    method: Method = "sequence_classification"
-    base_model: str = DEFAULT_BASE_MODEL
+    method: Method | None = None  # None: what suits the dataset
+    base_model: str | None = None  # None: the method's own
     dataset_id: UUID
     test_dataset_id: UUID | None = None
     split: SplitConfig = SplitConfig()
-    hyperparameters: Hyperparameters = Hyperparameters()
+    hyperparameters: HyperparameterChoices = HyperparameterChoices()
     seed: int = Field(default=0, ge=0, lt=2**32)
     train: DatasetFacts | None = None
     test: DatasetFacts | None = None
@@ -66,6 +67,8 @@ class RecordStart(_Report):
     test_rows: int
     trainable_parameters: int
     total_parameters: int
+    base_model: BaseModelRecord | None = None
+    supervision: Supervision | None = None
 
 
 class RecordEpoch(_Report):

@@ -3,10 +3,11 @@
 from typing import Literal
 from uuid import UUID
 
+from domain.base_models import BaseModelRecord
 from domain.blobs import FileEntry
 from domain.jobs.spec import JobSpec
 from domain.messages import Event
-from domain.work import Environment, TrainingCheckpoint
+from domain.work import Environment, Supervision, TrainingCheckpoint
 
 
 class JobSubmitted(Event):
@@ -38,6 +39,8 @@ class JobStarted(Event):
     test_rows: int
     trainable_parameters: int
     total_parameters: int
+    base_model: BaseModelRecord | None = None
+    supervision: Supervision | None = None
 
 
 class EpochCompleted(Event):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
+from domain.base_models import BaseModelRecord
 from domain.errors import NotFound, NotYours, Rejected, StaleAttempt
 from domain.jobs.commands import (
     CancelJob,
@@ -33,7 +34,7 @@ from domain.jobs.events import (
     JobSubmitted,
     JobSucceeded,
 )
-from domain.jobs.spec import DatasetRef, JobSpec
+from domain.jobs.spec import BASE_MODELS, DatasetRef, JobSpec, hyperparameters
 from domain.messages import Decider
 from domain.work import TrainingCheckpoint
 
@@ -58,6 +59,12 @@ class LabelsDiffer(Rejected):
     code = "labels_differ"
 
 
+class MethodUnfit(Rejected):
+    """The method cannot learn from rows of this kind."""
+
+    code = "method_unfit"
+
+
 class NotStarted(Rejected):
     """The attempt reports a result before it has said what it runs on, which the version must state."""
 
@@ -77,6 +84,7 @@ class Progress:
     checkpoint: TrainingCheckpoint | None = None
     epoch: int = 0
     threads: int | None = None
+    base_model: BaseModelRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,9 @@ def evolve(job: Job, event: JobEvent) -> Job:  # noqa: C901 - one row a fact
         case JobClaimed(), Waiting():
             return Running(job.progress, event.attempt, event.agent_id, event.boot_id)
         case JobStarted(), Running():
-            progress = replace(job.progress, threads=event.environment.threads)
+            progress = replace(
+                job.progress, threads=event.environment.threads, base_model=event.base_model
+            )
             return replace(job, progress=progress, started=True)
         case EpochCompleted(), Running():
             return replace(job, progress=replace(job.progress, epoch=event.epoch))
@@ -230,18 +240,25 @@ def _stale(report: JobReport, job: Waiting | Running | Ended) -> str:
 def _spec(command: SubmitJob) -> JobSpec:
     train = _usable(command.train, "dataset")
     test = _usable(command.test, "test dataset") if command.test_dataset_id else None
+    classified = train.kind == "classification"
+    method = command.method or ("sequence_classification" if classified else "sft")
+    if classified != (method == "sequence_classification"):
+        raise MethodUnfit(f"{method} cannot be trained on rows of the kind {train.kind}")
+    if test and (test.kind == "classification") != classified:
+        raise MethodUnfit(f"the test dataset is of the kind {test.kind}, not {train.kind}")
+    base_model = command.base_model or BASE_MODELS[method]
     if test and (unknown := sorted(set(test.labels) - set(train.labels))):
         raise LabelsDiffer(
             f"the test dataset has labels that the training dataset never shows: {unknown[:5]}"
         )
     return JobSpec(
-        method=command.method,
-        base_model=command.base_model,
+        method=method,
+        base_model=base_model,
         model_name=command.model_name,
         train=train,
         test=test,
         split=command.split,
-        hyperparameters=command.hyperparameters,
+        hyperparameters=hyperparameters(method, base_model, command.hyperparameters),
         seed=command.seed,
     )
 

@@ -7,8 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from domain.blobs import BlobRef
 
-Method = Literal["sequence_classification"]
+Method = Literal["sequence_classification", "sft"]
+RowKind = Literal["classification", "chat", "instruction", "prompt_completion"]
 DEFAULT_BASE_MODEL = "finetrail/minilm"
+TINY = "finetrail/tiny"
+BASE_MODELS: dict[Method, str] = {"sequence_classification": DEFAULT_BASE_MODEL, "sft": TINY}
+ALL_LINEAR = "all-linear"  # as a target module: every linear layer but the output head
 
 
 class _Part(BaseModel):
@@ -36,6 +40,56 @@ class Hyperparameters(_Part):
     lora: LoraConfig = LoraConfig()
 
 
+class LoraChoices(_Part):
+    """What is left out takes the method's default."""
+
+    rank: int | None = Field(default=None, ge=1, le=256)
+    alpha: float | None = Field(default=None, gt=0)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    target_modules: tuple[str, ...] | None = None
+
+
+class HyperparameterChoices(_Part):
+    """What is left out takes the default of the method and the base model."""
+
+    epochs: int | None = Field(default=None, ge=1, le=1000)
+    batch_size: int | None = Field(default=None, ge=1, le=4096)  # rows per optimizer step
+    learning_rate: float | None = Field(default=None, gt=0, le=1)  # peak
+    warmup_ratio: float | None = Field(default=None, ge=0, lt=1)  # share of all steps
+    weight_decay: float | None = Field(default=None, ge=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    max_length: int | None = Field(default=None, ge=8, le=8192)  # tokens
+    checkpoint_every: int | None = Field(default=None, ge=1)  # optimizer steps
+    lora: LoraChoices = LoraChoices()
+
+
+# Dropout is what LoRA was published with; it costs time in every step, so it is here to be seen.
+SFT = Hyperparameters(
+    epochs=3,
+    batch_size=16,
+    learning_rate=2e-4,
+    warmup_ratio=0.03,
+    weight_decay=0.0,
+    max_length=1024,
+    checkpoint_every=50,
+    lora=LoraConfig(rank=16, alpha=32.0, dropout=0.05, target_modules=(ALL_LINEAR,)),
+)
+# A model of less than a million parameters learns little from small steps.
+TINY_SFT = SFT.model_copy(update={"epochs": 5, "batch_size": 32, "learning_rate": 5e-3})
+
+
+def hyperparameters(
+    method: Method, base_model: str, choices: HyperparameterChoices
+) -> Hyperparameters:
+    """Lay what was chosen over the defaults."""
+    defaults = Hyperparameters()
+    if method == "sft":
+        defaults = TINY_SFT if base_model == TINY else SFT
+    chosen = choices.model_dump(exclude_none=True)
+    lora = defaults.lora.model_dump() | chosen.pop("lora", {})
+    return Hyperparameters.model_validate(defaults.model_dump() | chosen | {"lora": lora})
+
+
 class SplitConfig(_Part):
     """How rows are parted; a test file, when one is given, takes the place of the test share."""
 
@@ -52,10 +106,11 @@ class DatasetRef(_Part):
     blob: BlobRef
     format: Literal["csv", "jsonl"]
     delimiter: str | None
-    text_column: str
-    label_column: str
+    kind: RowKind = "classification"
+    text_column: str  # what is answered; of a chat "messages"
+    label_column: str  # the answer; of a chat empty
     rows: int
-    labels: tuple[str, ...]  # sorted
+    labels: tuple[str, ...]  # sorted; none but of a classification
 
 
 class JobSpec(_Part):

@@ -3,6 +3,7 @@
 from typing import Literal
 from uuid import UUID
 
+from domain.base_models import BaseModelRecord
 from domain.blobs import FileEntry
 from domain.jobs.spec import JobSpec
 from domain.messages import Command
@@ -19,6 +20,7 @@ class RegisterVersion(Command):
     job_id: UUID
     spec: JobSpec
     environment: Environment
+    base_model: BaseModelRecord | None = None
     labels: tuple[str, ...]
     files: tuple[FileEntry, ...]
     train_rows: int

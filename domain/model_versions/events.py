@@ -3,6 +3,7 @@
 from typing import Literal
 from uuid import UUID
 
+from domain.base_models import BaseModelRecord
 from domain.blobs import FileEntry
 from domain.jobs.spec import JobSpec
 from domain.messages import Event
@@ -21,6 +22,7 @@ class VersionRegistered(Event):
     job_id: UUID
     spec: JobSpec
     environment: Environment
+    base_model: BaseModelRecord | None = None
     labels: tuple[str, ...]
     files: tuple[FileEntry, ...]
     train_rows: int

@@ -15,6 +15,7 @@ from finetrail.stack.state import Secrets, StackPaths, write_private
 # An inference answer may be thousands of messages long and take minutes to generate.
 REPLIES_PER_REQUEST = 1_000_000
 REPLY_MINUTES = 10
+ANSWERING = {"allow_responses": {"max": REPLIES_PER_REQUEST, "expires": f"{REPLY_MINUTES}m"}}
 MAX_PAYLOAD = 1024 * 1024  # anything larger is a blob
 # The server's own reservation must not depend on what happens to be free on the disk today.
 MAX_STORE = 1024**4
@@ -59,7 +60,7 @@ def permissions(role: NatsRole, agent_id: str) -> dict[str, Any]:
         case "admin":
             return _allow(publish=[">"], subscribe=[">"])
         case "gateway":
-            return _gateway()
+            return {**_gateway(), **ANSWERING}
         case "handlers":
             return _handlers()
         case "projections":
@@ -75,10 +76,11 @@ def _gateway() -> dict[str, Any]:
             "commands.operator.>",
             "telemetry.*.log.*.0",
             "infer.>",
+            "control.>",
             "$JS.API.INFO",
             *_reading("EVENTS", "TELEMETRY"),
         ],
-        subscribe=["_INBOX_gateway.>", "live.>", "presence.>"],
+        subscribe=["_INBOX_gateway.>", "live.>", "presence.>", "serving.>"],
     )
 
 
@@ -127,14 +129,14 @@ def _agent(agent_id: str) -> dict[str, Any]:
             f"commands.{agent_id}.>",
             f"presence.{agent_id}",
             "telemetry.>",
+            "serving.>",
             f"$JS.API.CONSUMER.INFO.{consumer}",
             f"$JS.API.CONSUMER.MSG.NEXT.{consumer}",
             f"$JS.ACK.{consumer}.>",
         ],
-        subscribe=[f"_INBOX_agent.{agent_id}.>", "infer.>"],
+        subscribe=[f"_INBOX_agent.{agent_id}.>", "infer.>", "control.>"],
     )
-    answering = {"max": REPLIES_PER_REQUEST, "expires": f"{REPLY_MINUTES}m"}
-    return {**allowed, "allow_responses": answering}
+    return {**allowed, **ANSWERING}
 
 
 def _reading(*streams: str) -> list[str]:

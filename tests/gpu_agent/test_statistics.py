@@ -4,9 +4,17 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
-from gpu_agent.statistics import bootstrap_interval, compare, mcnemar, verdict
+from gpu_agent import statistics
+from gpu_agent.statistics import (
+    bootstrap_interval,
+    compare,
+    mcnemar,
+    ratio_interval,
+    verdict,
+    verdict_where_less_is_better,
+)
 
 
 def test_no_disagreement_is_no_evidence() -> None:
@@ -55,6 +63,63 @@ def test_interval_equals_that_of_resampled_rows() -> None:
 
 def test_same_outputs_always_get_the_same_interval() -> None:
     assert bootstrap_interval(3, 9, 150) == bootstrap_interval(3, 9, 150)
+
+
+def test_interval_of_a_mean_is_as_wide_as_the_normal_approximation() -> None:
+    differences = np.random.default_rng(3).normal(0.5, 2.0, size=400)
+
+    low, high = ratio_interval(differences, np.ones(400))
+
+    half = 1.96 * differences.std() / sqrt(400)
+    assert low == pytest.approx(differences.mean() - half, abs=0.06 * half)
+    assert high == pytest.approx(differences.mean() + half, abs=0.06 * half)
+
+
+def test_interval_of_a_ratio_equals_that_of_scipys_paired_bootstrap() -> None:
+    rng = np.random.default_rng(4)
+    weights = rng.integers(1, 60, size=120).astype(np.float64)
+    differences = rng.normal(-0.3, 1.0, size=120) * weights
+
+    expected = bootstrap(
+        (differences, weights),
+        lambda first, second, axis: first.sum(axis=axis) / second.sum(axis=axis),
+        paired=True,
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(5),
+    ).confidence_interval
+
+    found = ratio_interval(differences, weights)
+    width = expected.high - expected.low
+    assert found == pytest.approx((expected.low, expected.high), abs=0.03 * width)
+
+
+def test_long_rows_weigh_more_in_a_ratio() -> None:
+    low, high = ratio_interval(np.array([8.0, 0.0] * 50), np.array([4.0, 1.0] * 50))
+
+    assert low < 8 / 5 < high  # and not the mean of the rows' own ratios, which is 1
+    assert low > 1
+
+
+def test_interval_of_constant_differences_is_a_point() -> None:
+    assert ratio_interval(np.full(30, 2.0), np.full(30, 4.0)) == (0.5, 0.5)
+
+
+def test_interval_does_not_depend_on_how_many_rows_are_drawn_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    differences, weights = np.arange(50.0), np.ones(50)
+    at_once = ratio_interval(differences, weights)
+    monkeypatch.setattr(statistics, "DRAWN_AT_ONCE", 50 * 777)
+
+    assert ratio_interval(differences, weights) == at_once
+
+
+def test_less_is_better_only_where_the_whole_interval_says_so() -> None:
+    assert verdict_where_less_is_better((-0.2, -0.1)) == "better"
+    assert verdict_where_less_is_better((0.1, 0.2)) == "worse"
+    assert verdict_where_less_is_better((-0.2, 0.0)) == "inconclusive"
+    assert verdict_where_less_is_better((-0.2, 0.1)) == "inconclusive"
 
 
 def test_clear_win_is_better_and_clear_loss_is_worse() -> None:

@@ -199,7 +199,9 @@ class Scores(_Message):
     f1: float | None  # macro; None where the answers are no labels
     precision: float | None  # macro
     recall: float | None  # macro
-    latency_ms_p50: float | None  # one text at a time; None where the system is not served
+    # One text at a time, until it has its label or, of a language model, its answer's first token;
+    # None where the system is not served.
+    latency_ms_p50: float | None
     latency_ms_mean: float | None
     exact_match: float | None = None  # generated answers that equal the expected one
     perplexity: float | None = None  # per supervised token, of a language model
@@ -225,7 +227,7 @@ class EvaluationSummary(_Message):
     accuracy_delta: float  # fine_tuned - base, absolute
     accuracy_delta_relative: float | None  # of the base's accuracy; None when that is 0
     f1_delta: float | None
-    p_value: float  # exact McNemar test of right answers, two-sided
+    p_value: float  # exact McNemar test of right answers, two-sided, on the rows of the accuracy
     ci95: tuple[float, float]  # paired bootstrap of the metric's delta
     bits_per_byte_delta: float | None = None  # fine_tuned - base; less is better
     only_base_right: int
@@ -233,6 +235,7 @@ class EvaluationSummary(_Message):
     verdict: Literal["better", "worse", "inconclusive"]
     examples: tuple[Example, ...]  # 20 side by side
     seconds: float
+    generated_rows: int | None = None  # of a language model: those it answered in its own words
 
 
 class EvaluationFinished(_Message):

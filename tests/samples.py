@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
-from domain.jobs.spec import DatasetRef, JobSpec
+from domain.jobs.spec import TINY, TINY_SFT, DatasetRef, JobSpec
 from domain.work import (
     Environment,
     EvaluationSummary,
@@ -12,6 +13,8 @@ from domain.work import (
     HeldWork,
     Presence,
     Scores,
+    Segment,
+    Supervision,
     TrainingCheckpoint,
 )
 
@@ -101,6 +104,75 @@ SUMMARY = EvaluationSummary(
         ),
     ),
     seconds=12.5,
+)
+
+
+# The same for a language model.
+CHATS = DatasetRef(
+    dataset_id=DATASET,
+    name="support.jsonl",
+    blob=blob(8),
+    format="jsonl",
+    delimiter=None,
+    kind="chat",
+    text_column="messages",
+    label_column="",
+    rows=400,
+    labels=(),
+)
+CHAT_SPEC = JobSpec(
+    method="sft",
+    base_model=TINY,
+    model_name="support-chat",
+    train=CHATS,
+    hyperparameters=TINY_SFT,
+)
+MADE_HERE = BaseModelRecord(
+    id=TINY,
+    license="Apache-2.0",
+    parameters=700_000,
+    sha256={"config.json": f"{10:064x}", "model.safetensors": f"{11:064x}"},
+    files=(file("base_model/config.json", 10), file("base_model/model.safetensors", 11)),
+)
+SUPERVISION = Supervision(
+    rows=360,
+    tokens=9000,
+    supervised_tokens=900,
+    truncated_rows=2,
+    dropped_rows=1,
+    longest_row=64,
+    padding_share=0.4,
+    example=(
+        Segment(text="<|im_start|>user\nmoney back<|im_end|>\n", supervised=False),
+        Segment(text="refund<|im_end|>", supervised=True),
+    ),
+)
+
+
+def language_scores(accuracy: float, bits_per_byte: float) -> Scores:
+    return Scores(
+        accuracy=accuracy,
+        f1=None,
+        precision=None,
+        recall=None,
+        latency_ms_p50=None,
+        latency_ms_mean=None,
+        exact_match=accuracy,
+        perplexity=2.5,
+        bits_per_byte=bits_per_byte,
+    )
+
+
+CHAT_SUMMARY = SUMMARY.model_copy(
+    update={
+        "base": language_scores(0.2, 1.5),
+        "untrained": None,
+        "fine_tuned": language_scores(0.97, 0.1),
+        "accuracy_delta": 0.77,
+        "accuracy_delta_relative": 3.85,
+        "f1_delta": None,
+        "bits_per_byte_delta": -1.4,
+    }
 )
 
 

@@ -34,7 +34,14 @@ from domain.jobs.events import (
     JobSubmitted,
     JobSucceeded,
 )
-from domain.jobs.spec import BASE_MODELS, DatasetRef, JobSpec, hyperparameters
+from domain.jobs.spec import (
+    BASE_MODELS,
+    METHODS,
+    DatasetRef,
+    JobSpec,
+    Method,
+    hyperparameters,
+)
 from domain.messages import Decider
 from domain.work import TrainingCheckpoint
 
@@ -60,7 +67,7 @@ class LabelsDiffer(Rejected):
 
 
 class MethodUnfit(Rejected):
-    """The method cannot learn from rows of this kind."""
+    """The method cannot learn from rows of this kind, or cannot train that base model."""
 
     code = "method_unfit"
 
@@ -83,7 +90,7 @@ class Progress:
     spec: JobSpec
     checkpoint: TrainingCheckpoint | None = None
     epoch: int = 0
-    threads: int | None = None
+    threads: int | None = None  # of the first attempt that started, like the base model
     base_model: BaseModelRecord | None = None
 
 
@@ -158,10 +165,7 @@ def evolve(job: Job, event: JobEvent) -> Job:  # noqa: C901 - one row a fact
         case JobClaimed(), Waiting():
             return Running(job.progress, event.attempt, event.agent_id, event.boot_id)
         case JobStarted(), Running():
-            progress = replace(
-                job.progress, threads=event.environment.threads, base_model=event.base_model
-            )
-            return replace(job, progress=progress, started=True)
+            return replace(job, progress=_pinned(job.progress, event), started=True)
         case EpochCompleted(), Running():
             return replace(job, progress=replace(job.progress, epoch=event.epoch))
         case CheckpointSaved(), Running():
@@ -178,6 +182,15 @@ def evolve(job: Job, event: JobEvent) -> Job:  # noqa: C901 - one row a fact
             return Ended(job.progress, event.attempt, "cancelled")
         case _:
             return job
+
+
+def _pinned(progress: Progress, started: JobStarted) -> Progress:
+    """What the first start was said to run on is what every later attempt runs on."""
+    return replace(
+        progress,
+        threads=progress.threads or started.environment.threads,
+        base_model=progress.base_model or started.base_model,
+    )
 
 
 def _live(report: JobReport, job: Waiting | Running | Ended) -> Running:
@@ -240,17 +253,9 @@ def _stale(report: JobReport, job: Waiting | Running | Ended) -> str:
 def _spec(command: SubmitJob) -> JobSpec:
     train = _usable(command.train, "dataset")
     test = _usable(command.test, "test dataset") if command.test_dataset_id else None
-    classified = train.kind == "classification"
-    method = command.method or ("sequence_classification" if classified else "sft")
-    if classified != (method == "sequence_classification"):
-        raise MethodUnfit(f"{method} cannot be trained on rows of the kind {train.kind}")
-    if test and (test.kind == "classification") != classified:
-        raise MethodUnfit(f"the test dataset is of the kind {test.kind}, not {train.kind}")
+    method = command.method or METHODS[train.kind]
     base_model = command.base_model or BASE_MODELS[method]
-    if test and (unknown := sorted(set(test.labels) - set(train.labels))):
-        raise LabelsDiffer(
-            f"the test dataset has labels that the training dataset never shows: {unknown[:5]}"
-        )
+    _check_fit(method, base_model, train, test)
     return JobSpec(
         method=method,
         base_model=base_model,
@@ -261,6 +266,22 @@ def _spec(command: SubmitJob) -> JobSpec:
         hyperparameters=hyperparameters(method, base_model, command.hyperparameters),
         seed=command.seed,
     )
+
+
+def _check_fit(method: Method, base_model: str, train: DatasetRef, test: DatasetRef | None) -> None:
+    for what, ref in (("dataset", train), ("test dataset", test)):
+        if ref is not None and METHODS[ref.kind] != method:
+            raise MethodUnfit(
+                f"{method} cannot learn from the {what}: its rows are of the kind {ref.kind}, "
+                f"which is for {METHODS[ref.kind]}"
+            )
+    own = BASE_MODELS[method]
+    if base_model in BASE_MODELS.values() and base_model != own:
+        raise MethodUnfit(f"{method} cannot train {base_model}; its own base model is {own}")
+    if test and (unknown := sorted(set(test.labels) - set(train.labels))):
+        raise LabelsDiffer(
+            f"the test dataset has labels that the training dataset never shows: {unknown[:5]}"
+        )
 
 
 def _usable(facts: DatasetFacts | None, what: str) -> DatasetRef:

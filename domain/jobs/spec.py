@@ -12,6 +12,12 @@ RowKind = Literal["classification", "chat", "instruction", "prompt_completion"]
 DEFAULT_BASE_MODEL = "finetrail/minilm"
 TINY = "finetrail/tiny"
 BASE_MODELS: dict[Method, str] = {"sequence_classification": DEFAULT_BASE_MODEL, "sft": TINY}
+METHODS: dict[RowKind, Method] = {  # which one learns from such rows
+    "classification": "sequence_classification",
+    "chat": "sft",
+    "instruction": "sft",
+    "prompt_completion": "sft",
+}
 ALL_LINEAR = "all-linear"  # as a target module: every linear layer but the output head
 
 

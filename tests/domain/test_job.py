@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain.base_models import BaseModelRecord
 from domain.errors import NotFound, NotYours, Rejected, StaleAttempt
 from domain.jobs import job as jobs
 from domain.jobs.commands import (
@@ -37,12 +38,22 @@ from domain.jobs.events import (
     JobSucceeded,
 )
 from domain.jobs.job import MAX_ATTEMPTS, decider
+from domain.jobs.spec import (
+    DEFAULT_BASE_MODEL,
+    SFT,
+    TINY,
+    HyperparameterChoices,
+    Hyperparameters,
+    JobSpec,
+    LoraChoices,
+)
 from tests import samples
 from tests.samples import JOB
 from tests.spec import Spec
 
 AGENT, OTHER = str(samples.AGENT), str(samples.OTHER_AGENT)
 VALID = DatasetFacts(status="valid", ref=samples.TRAIN)
+CHATS = DatasetFacts(status="valid", ref=samples.CHATS)
 TERMINAL = (JobSucceeded, JobFailed, JobCancelled)
 
 job = Spec(decider)
@@ -196,6 +207,65 @@ def test_a_test_dataset_may_not_show_labels_that_training_never_shows() -> None:
     job.when(command).then_rejected(jobs.LabelsDiffer, "unheard")
 
 
+def spec_of(command: SubmitJob) -> JobSpec:
+    (event,) = job.when(command).decide()
+    assert isinstance(event, JobSubmitted)
+    return event.spec
+
+
+def test_the_kind_of_the_rows_says_which_method_and_base_model_suit() -> None:
+    texts, chats = spec_of(submit()), spec_of(submit(train=CHATS))
+
+    assert (texts.method, texts.base_model) == ("sequence_classification", DEFAULT_BASE_MODEL)
+    assert (chats.method, chats.base_model) == ("sft", TINY)
+
+
+def test_what_is_chosen_is_laid_over_the_defaults_of_method_and_base_model() -> None:
+    chosen = HyperparameterChoices(epochs=2, lora=LoraChoices(rank=4))
+
+    tiny = spec_of(submit(train=CHATS, hyperparameters=chosen))
+    other = spec_of(submit(train=CHATS, base_model="a-folder", hyperparameters=chosen))
+    texts = spec_of(submit(hyperparameters=chosen))
+
+    assert tiny.hyperparameters.lora.alpha == SFT.lora.alpha
+    assert tiny.hyperparameters.learning_rate > SFT.learning_rate
+    assert other.hyperparameters == SFT.model_copy(
+        update={"epochs": 2, "lora": SFT.lora.model_copy(update={"rank": 4})}
+    )
+    assert texts.hyperparameters == Hyperparameters(
+        epochs=2, lora=Hyperparameters().lora.model_copy(update={"rank": 4})
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"method": "sft"}, "of the kind classification"),
+        ({"method": "sequence_classification", "train": CHATS}, "of the kind chat"),
+        ({"base_model": TINY}, "cannot train finetrail/tiny"),
+        ({"base_model": DEFAULT_BASE_MODEL, "train": CHATS}, "cannot train finetrail/minilm"),
+        ({"test_dataset_id": samples.DATASET, "test": CHATS}, "the test dataset"),
+        (
+            {"test_dataset_id": samples.DATASET, "test": VALID, "train": CHATS},
+            "the test dataset",
+        ),
+    ],
+)
+def test_a_method_is_not_let_near_what_it_cannot_train_or_learn_from(
+    changes: dict[str, Any], reason: str
+) -> None:
+    job.when(submit(**changes)).then_rejected(jobs.MethodUnfit, reason)
+
+
+def test_rows_of_all_kinds_that_a_language_model_learns_from_may_be_mixed() -> None:
+    prompts = samples.CHATS.model_copy(update={"kind": "prompt_completion"})
+    facts = DatasetFacts(status="valid", ref=prompts)
+
+    spec = spec_of(submit(train=CHATS, test_dataset_id=samples.DATASET, test=facts))
+
+    assert spec.test == prompts
+
+
 @pytest.mark.parametrize("command", [cancel, claim(), expire(), complete()])
 def test_a_job_that_was_never_submitted_is_not_found(command: JobCommand) -> None:
     job.when(command).then_rejected(NotFound)
@@ -297,6 +367,43 @@ def test_the_next_attempt_inherits_checkpoint_epoch_and_threads() -> None:
     assert state.progress.checkpoint == samples.checkpoint(20)
     assert state.progress.epoch == 1
     assert state.progress.threads == samples.ENVIRONMENT.threads
+
+
+def started_on(base: BaseModelRecord | None, threads: int, attempt: int) -> JobStarted:
+    environment = samples.ENVIRONMENT.model_copy(update={"threads": threads})
+    changes = {"base_model": base, "environment": environment}
+    return started(attempt).model_copy(update=changes)
+
+
+def test_later_attempts_run_on_what_the_first_start_was_said_to_run_on() -> None:
+    other = samples.MADE_HERE.model_copy(update={"sha256": {"model.safetensors": f"{12:064x}"}})
+    again = started_on(other, 8, attempt=2)
+    history = (submitted, claimed(), started_on(samples.MADE_HERE, 2, 1), interrupted())
+
+    state = decider.fold([*history, claimed(2), again, interrupted(2)])
+
+    assert isinstance(state, jobs.Waiting)
+    assert (state.progress.base_model, state.progress.threads) == (samples.MADE_HERE, 2)
+
+
+def test_a_job_begun_before_base_models_were_recorded_is_pinned_by_its_next_start() -> None:
+    history = (submitted, claimed(), started(), interrupted(), claimed(2))
+
+    state = decider.fold([*history, started_on(samples.MADE_HERE, 2, 2), interrupted(2)])
+
+    assert isinstance(state, jobs.Waiting)
+    assert state.progress.base_model == samples.MADE_HERE
+
+
+def test_what_was_supervised_is_recorded_with_the_start() -> None:
+    report = start().model_copy(
+        update={"base_model": samples.MADE_HERE, "supervision": samples.SUPERVISION}
+    )
+
+    (event,) = job.given(submitted, claimed()).when(report).decide()
+
+    assert isinstance(event, JobStarted)
+    assert (event.base_model, event.supervision) == (samples.MADE_HERE, samples.SUPERVISION)
 
 
 def test_attempts_come_to_an_end() -> None:

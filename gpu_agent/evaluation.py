@@ -22,7 +22,7 @@ from domain.work import (
     LogLine,
     Scores,
 )
-from gpu_agent.base_models import find_base_model
+from gpu_agent.base_models import find_base_model, places_for
 from gpu_agent.classifier import (
     Base,
     adapter_labels,
@@ -69,7 +69,7 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     spec, labels = assignment.spec, assignment.labels
     device = set_up(order.device, assignment.threads or order.threads)
     yield _log(f"evaluating on {describe(device).device_name}")
-    files = find_base_model(spec.base_model, order.models_folder)
+    files = find_base_model(spec.base_model, places_for(order), assignment.base_model)
     splits = read_splits(spec, order.files.train, order.files.test)
     adapter = _adapter(order, splits, labels)
     loaded = load_base(files, len(labels), spec.seed)

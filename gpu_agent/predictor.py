@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 
 from domain.work import Prediction, PredictReply
-from gpu_agent.base_models import find_base_model
+from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import (
     Base,
     adapter_labels,
@@ -39,7 +39,7 @@ V = TypeVar("V")
 class Predictor:
     def __init__(self, config: ServingInput) -> None:
         self._device = set_up(config.device, config.threads)
-        self._models_folder = config.models_folder
+        self._places = Places(config.models_folder, config.made_folder)
         self._bases: OrderedDict[str, Base] = OrderedDict()
         self._adapters: OrderedDict[UUID, nn.Module] = OrderedDict()
         self._base(config.base_model)
@@ -71,7 +71,7 @@ class Predictor:
 
     def _base(self, base_model: str) -> Base:
         def load() -> Base:
-            base = load_base(find_base_model(base_model, self._models_folder), labels=2, seed=0)
+            base = load_base(find_base_model(base_model, self._places), labels=2, seed=0)
             base.network.to(self._device)
             return base
 

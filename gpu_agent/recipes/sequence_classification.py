@@ -25,7 +25,7 @@ from domain.work import (
     TrainAssignment,
     TrainingFinished,
 )
-from gpu_agent.base_models import find_base_model
+from gpu_agent.base_models import find_base_model, places_for
 from gpu_agent.checkpoints import LoopState, load_checkpoint, save_checkpoint
 from gpu_agent.classifier import add_lora, load_base, logits, save_adapter, trainable, training_mode
 from gpu_agent.data import Examples, epoch_batches, examples, make_batch, read_splits
@@ -51,9 +51,10 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     device = set_up(order.device, assignment.threads or order.threads)
     environment = describe(device)
     yield _log(f"training on {environment.device_name}, {environment.threads} threads")
-    files = find_base_model(spec.base_model, order.models_folder)
+    files = find_base_model(spec.base_model, places_for(order), assignment.base_model)
     splits = read_splits(spec, order.files.train, order.files.test)
     base = load_base(files, len(splits.labels), spec.seed)
+    base_parameters = sum(weight.numel() for weight in base.encoder.parameters())
     model = add_lora(base, files, config.lora, spec.seed).to(device)
     parameters = trainable(model)
     yield _log(
@@ -79,6 +80,7 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
         test_rows=len(splits.test),
         trainable_parameters=sum(weight.numel() for weight in parameters.values()),
         total_parameters=sum(weight.numel() for weight in model.parameters()),
+        base_model=files.record(base_parameters),
     )
     started = time.monotonic()
     state = yield from steps(

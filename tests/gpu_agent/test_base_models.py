@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpu_agent import base_models
-from gpu_agent.base_models import MINILM_FILES, find_base_model
+from gpu_agent.base_models import MINILM_FILES, Places, find_base_model
 from gpu_agent.outcomes import BaseModelRefused
 from tests.gpu_agent import tiny
 
@@ -23,15 +23,15 @@ def folder(models_folder: Path, tmp_path: Path) -> Path:
 
 def refused(name: str, models_folder: Path | None) -> str:
     with pytest.raises(BaseModelRefused) as refusal:
-        find_base_model(name, models_folder)
+        find_base_model(name, Places(models_folder))
     return str(refusal.value)
 
 
 def test_bundled_model_is_the_one_that_was_published() -> None:
-    found = find_base_model("finetrail/minilm", None)
+    found = find_base_model("finetrail/minilm", Places())
 
     assert found.sha256 == MINILM_FILES
-    assert found.identity["id"] == "finetrail/minilm"
+    assert found.id == "finetrail/minilm"
 
 
 def test_bundled_model_with_other_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ def test_bundled_model_with_other_bytes_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 def test_folder_of_safetensors_is_found_and_hashed(folder: Path) -> None:
-    found = find_base_model(tiny.NAME, folder.parent)
+    found = find_base_model(tiny.NAME, Places(folder.parent))
 
     assert found.path == folder
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= found.sha256.keys()

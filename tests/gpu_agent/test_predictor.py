@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from domain.work import Failed, PredictReply
-from gpu_agent.base_models import find_base_model
+from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import load_base
 from gpu_agent.outcomes import CheckpointUnreadable
 from gpu_agent.predictor import ADAPTERS, Predictor, attach
@@ -111,7 +111,7 @@ def test_adapter_that_was_not_asked_for_the_longest_is_let_go(
 
 def test_encoders_weights_are_in_memory_once(models_folder: Path, tmp_path: Path) -> None:
     tiny.make_adapter(tmp_path / "a", models_folder, tiny.LABELS, rank=8)
-    network = load_base(find_base_model(tiny.NAME, models_folder), 2, 0).network
+    network = load_base(find_base_model(tiny.NAME, Places(models_folder)), 2, 0).network
 
     model = attach(network, tmp_path / "a", 3)
 

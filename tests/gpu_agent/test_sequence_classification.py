@@ -21,7 +21,7 @@ from domain.work import (
     TrainAssignment,
     TrainingFinished,
 )
-from gpu_agent.base_models import find_base_model
+from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import add_lora, load_adapter, load_base, logits
 from gpu_agent.data import Tokens, epoch_batches, read_splits, tokenise
 from gpu_agent.outcomes import CheckpointUnreadable
@@ -62,7 +62,7 @@ def checkpoints(facts: list[Fact]) -> dict[int, Path]:
 @pytest.fixture(scope="module")
 def tokens(data: Path, models_folder: Path) -> Tokens:
     """Those of the training rows."""
-    tokenizer = load_base(find_base_model(tiny.NAME, models_folder), 3, 0).tokenizer
+    tokenizer = load_base(find_base_model(tiny.NAME, Places(models_folder)), 3, 0).tokenizer
     splits = read_splits(tiny.spec(data), data, None)
     return tokenise(tokenizer, [row.text for row in splits.train], 64)
 
@@ -214,7 +214,7 @@ def test_loss_that_is_not_a_number_is_an_outcome(
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 def test_peft_reads_the_adapter(facts: list[Fact], work_dir: Path, models_folder: Path) -> None:
-    files = find_base_model(tiny.NAME, models_folder)
+    files = find_base_model(tiny.NAME, Places(models_folder))
     base = load_base(files, 3, 0)
     tokens = tokenise(base.tokenizer, ["more soup", "I like fog"], 64)
     ours = add_lora(base, files, tiny.LoraConfig(dropout=0.1), 0)
@@ -235,7 +235,7 @@ def test_adapter_folder_names_no_place_on_this_machine(work_dir: Path) -> None:
 
 
 def test_model_without_the_named_layers_gets_lora_on_every_linear_one(models_folder: Path) -> None:
-    files = find_base_model(tiny.NAME, models_folder)
+    files = find_base_model(tiny.NAME, Places(models_folder))
 
     model = add_lora(load_base(files, 3, 0), files, tiny.LoraConfig(target_modules=("q_proj",)), 0)
 

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from domain.blobs import BlobRef
 from domain.jobs.spec import DatasetRef, Hyperparameters, JobSpec, LoraConfig, SplitConfig
 from domain.work import EvaluateAssignment, Fact, TrainAssignment, TrainingCheckpoint
-from gpu_agent.base_models import find_base_model
+from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import add_lora, load_base, logits, save_adapter
 from gpu_agent.data import tokenise
 from gpu_agent.protocol import ChildFiles, ChildInput
@@ -174,7 +174,7 @@ def make_adapter(
     folder: Path, models_folder: Path, labels: tuple[str, ...], rank: int
 ) -> torch.Tensor:
     """Write an adapter with weights at random, and give what its network says of the texts."""
-    files = find_base_model(NAME, models_folder)
+    files = find_base_model(NAME, Places(models_folder))
     base = load_base(files, len(labels), seed=5)
     model = add_lora(base, files, LoraConfig(rank=rank), seed=5)
     for name, weight in model.named_parameters():

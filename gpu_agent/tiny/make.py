@@ -1,0 +1,164 @@
+"""Makes the tiny model: a tokenizer, a network of three layers, and a fixed number of steps of pre-training."""
+
+import fcntl
+import math
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+from gpu_agent.tiny.corpus import exchanges
+from gpu_agent.tiny.tokenizer import CONTEXT, END, START, train_tokenizer
+
+STEPS: Final = 400
+BATCH: Final = 32  # exchanges a step
+EXCHANGES: Final = 6000
+LEARNING_RATE: Final = 4e-3  # peak
+WARMUP: Final = 30  # steps
+LOWEST: Final = 0.03  # of the peak, at the end
+WEIGHT_DECAY: Final = 0.05
+BETAS: Final = (0.9, 0.95)
+MAX_GRAD_NORM: Final = 1.0
+TELL_EVERY: Final = 50  # steps
+IGNORED: Final = -100  # as a target: no loss
+
+# Another recipe gives other weights, and must not find those of this one in its place.
+FOLDER: Final = "finetrail-tiny-1"
+
+Progress = Callable[[str], None]
+
+
+def made_tiny(made: Path, *, progress: Progress | None = None) -> Path:
+    """Find the model below ``made``, or make it there; of several processes one makes it, the others wait."""
+    folder = made / FOLDER
+    made.mkdir(parents=True, exist_ok=True)
+    with (made / f"{FOLDER}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            _make_whole(folder, progress)
+    return folder
+
+
+def _make_whole(folder: Path, progress: Progress | None) -> None:
+    """Let the folder appear under its name only when all of it is on the disk."""
+    prefix = f".{folder.name}-"
+    for left in folder.parent.glob(f"{prefix}*"):  # by makers that were killed; the lock is ours
+        shutil.rmtree(left)
+    unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
+    make_tiny(unfinished, progress=progress)
+    for path in (*unfinished.iterdir(), unfinished):
+        _sync(path)
+    unfinished.rename(folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_tiny(
+    folder: Path, *, steps: int = STEPS, seed: int = 0, progress: Progress | None = None
+) -> None:
+    """Write the model into ``folder`` as transformers would; no random state outside is touched.
+
+    The same steps, seed and number of threads give the same bytes on the same machine.
+
+    Args:
+        steps: of pre-training; with none the weights are as they were drawn.
+    """
+    say = progress or (lambda _: None)
+    began = time.monotonic()
+    drawn = exchanges(random.Random(seed), EXCHANGES)
+    texts = [chat(asked, answer) for asked, answer in drawn]
+    tokenizer = train_tokenizer(texts)
+    network = _network(tokenizer, seed)
+    say(f"making the tiny model: {network.num_parameters():,} parameters, {steps} steps")
+    _pre_train(network, tokenizer(texts)["input_ids"], steps, seed, say)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    say(f"made the tiny model in {time.monotonic() - began:.1f} s")
+
+
+def chat(asked: str, answer: str) -> str:
+    """Write an exchange as the tokenizer's chat template does."""
+    return f"{START}user\n{asked}{END}\n{START}assistant\n{answer}{END}\n"
+
+
+def _network(tokenizer: Any, seed: int) -> Any:
+    special = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        **special,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        network = Qwen3ForCausalLM(config)
+    network.generation_config = GenerationConfig(**special)
+    return network
+
+
+def _pre_train(
+    network: Any, rows: Sequence[list[int]], steps: int, seed: int, say: Progress
+) -> None:
+    weights = list(network.parameters())
+    optimizer = AdamW(weights, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, betas=BETAS, fused=True)
+    order = batches(rows, random.Random(seed))
+    network.train()
+    for step in range(steps):
+        ids, targets = next(order)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        loss = network(input_ids=ids, labels=targets, use_cache=False).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, MAX_GRAD_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        if (step + 1) % TELL_EVERY == 0:
+            say(f"step {step + 1} of {steps}: loss {loss.item():.3f}")
+    network.eval()
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Rise linearly, then fall as a cosine does."""
+    rise = min(1.0, (step + 1) / WARMUP)
+    fall = (1 + math.cos(math.pi * step / steps)) / 2
+    return LEARNING_RATE * rise * (LOWEST + (1 - LOWEST) * fall)
+
+
+def batches(rows: Sequence[list[int]], chance: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield token ids and targets, both (B, T) int64, for ever; rows of like length stand together.
+
+    Rows are padded at the right, where a causal model does not look, so no mask is needed.
+    """
+    by_length = sorted(rows, key=len)
+    starts = list(range(0, len(by_length) - BATCH + 1, BATCH))
+    while True:
+        chance.shuffle(starts)
+        for start in starts:
+            batch = by_length[start : start + BATCH]
+            longest = max(map(len, batch))
+            ids = [row + [0] * (longest - len(row)) for row in batch]
+            targets = [row + [IGNORED] * (longest - len(row)) for row in batch]
+            yield torch.tensor(ids), torch.tensor(targets)

@@ -110,6 +110,7 @@ class Presence(_Message):
     memory_bytes: int
     methods: tuple[str, ...]
     draining: bool = False
+    serving: Literal["starting", "ready"] = "ready"  # what is in service is warm, and it answers
 
 
 # What a training or evaluation child writes, one JSON object a line.

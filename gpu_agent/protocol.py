@@ -5,8 +5,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from domain.inference import Begun, End, GenerateRequest, Piece, Refused, ServedModel
 from domain.jobs.spec import DEFAULT_BASE_MODEL
-from domain.work import EvaluateAssignment, Fact, PredictRequest, TrainAssignment
+from domain.work import (
+    EvaluateAssignment,
+    Fact,
+    Failed,
+    PredictReply,
+    PredictRequest,
+    TrainAssignment,
+)
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -50,21 +58,86 @@ class ServingInput(_Line):
     device: Device = "auto"
     models_folder: Path | None = None
     made_folder: Path | None = None
-    base_model: str = (
-        DEFAULT_BASE_MODEL  # loaded before the first request; others when first asked for
-    )
-
-
-class ServingReady(_Line):
-    """The first line a serving child writes; after it, one ``PredictReply`` for each request, in order."""
-
-    ready: Literal[True] = True
+    base_model: str | None = None  # of classifiers, loaded before the first request
 
 
 class ServingRequest(PredictRequest):
-    """Every later line: the request, and where its adapter lies on this machine."""
+    """A request for predictions, and where its adapter lies on this machine."""
 
+    order: Literal["predict"] = "predict"
     adapter_folder: Path
+
+
+class ServedFolders(_Line):
+    """Where the agent has put the files of a `ServedModel`."""
+
+    adapter: Path | None = None
+    base: Path | None = None  # the stored files of a base model that was made here
+
+
+class GenerateOrder(_Line):
+    order: Literal["generate"] = "generate"
+    request: GenerateRequest
+    folders: ServedFolders
+
+
+class CancelOrder(_Line):
+    """Nobody waits for the rest of this text; an unknown id is nothing wrong."""
+
+    order: Literal["cancel"] = "cancel"
+    request_id: str
+
+
+class WarmOrder(_Line):
+    """Load a model, so that its first request need not wait for it."""
+
+    order: Literal["warm"] = "warm"
+    warm_id: str
+    served: ServedModel
+    folders: ServedFolders
+
+
+ServingOrder = Annotated[
+    ServingRequest | GenerateOrder | CancelOrder | WarmOrder, Field(discriminator="order")
+]
+serving_order: TypeAdapter[ServingRequest | GenerateOrder | CancelOrder | WarmOrder] = TypeAdapter(
+    ServingOrder
+)
+
+
+class ServingReady(_Line):
+    """The first line a serving child writes."""
+
+    kind: Literal["ready"] = "ready"
+
+
+class Predicted(_Line):
+    """The answer to a `ServingRequest`; they are answered in order."""
+
+    kind: Literal["predicted"] = "predicted"
+    reply: PredictReply
+
+
+class Warmed(_Line):
+    kind: Literal["warmed"] = "warmed"
+    warm_id: str
+    error: Failed | None = None
+
+
+class Working(_Line):
+    """A sign of life: for this long nothing else need come."""
+
+    kind: Literal["working"] = "working"
+    silence_s: float
+
+
+ServingReply = Annotated[
+    ServingReady | Predicted | Warmed | Working | Begun | Piece | End | Refused,
+    Field(discriminator="kind"),
+]
+serving_reply: TypeAdapter[
+    ServingReady | Predicted | Warmed | Working | Begun | Piece | End | Refused
+] = TypeAdapter(ServingReply)
 
 
 _facts: TypeAdapter[Fact] = TypeAdapter(Fact)

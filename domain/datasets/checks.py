@@ -1,12 +1,12 @@
-"""What every row must hold, whatever the file's format."""
+"""Which columns are read, and what a row of a text and a label must hold in any format."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.datasets.problems import Problems, is_name, shown
+from domain.datasets.values import MAX_FIELD_CHARS, too_long_field
 
-MAX_FIELD_CHARS = 100_000  # far more than any model reads; longer is a quote that was never closed
 MAX_LABEL_CHARS = 200  # a label is a name
 MAX_LABELS = 1000  # more is a column of values, not of classes
 MAX_LABEL_BYTES = 18 * 1024  # of all names as JSON: one 64 KiB event of a version holds them thrice
@@ -36,8 +36,8 @@ def choose_columns(
     Names are compared without regard to case when none is spelled exactly so. Where only one of
     the two is told and there are just two columns, the other one is the other.
     """
-    found_text = _find(names, [text] if text else TEXT_NAMES)
-    found_label = _find(names, [label] if label else LABEL_NAMES)
+    found_text = find_column(names, [text] if text else TEXT_NAMES)
+    found_label = find_column(names, [label] if label else LABEL_NAMES)
     if len(names) == 2 and (found_text is None) != (found_label is None):
         known = found_text if found_label is None else found_label
         other = next((name for name in names if name != known and is_name(name)), None)
@@ -62,22 +62,57 @@ def choose_columns(
     if found_text is None or found_label is None:
         return None
     if found_text == found_label:
-        problems.stop(
-            line,
-            "same_column",
-            f"text and label are both taken from {shown(found_text)}",
-            "two different columns",
-            field=found_text,
-        )
+        _same_column(found_text, line, problems)
         return None
     return Columns(found_text, found_label)
+
+
+def choose_named(
+    names: Sequence[str], text: str, label: str, line: int, problems: Problems
+) -> Columns | None:
+    """Find two columns that a kind of rows cannot do without."""
+    found_text, found_label = find_column(names, [text]), find_column(names, [label])
+    for wanted, found in ((text, found_text), (label, found_label)):
+        if found is None:
+            missing_column(names, wanted, f"{text} and {label}", line, problems)
+    if found_text is None or found_label is None:
+        return None
+    if found_text == found_label:
+        _same_column(found_text, line, problems)
+        return None
+    return Columns(found_text, found_label)
+
+
+def missing_column(
+    names: Sequence[str], wanted: str, columns: str, line: int, problems: Problems
+) -> None:
+    """Stop: what this kind of rows is read from is not there."""
+    listed = ", ".join(shown(name) for name in names[:50])
+    problems.stop(
+        line,
+        "missing_column",
+        f"there is no column {shown(wanted)}; the columns are {listed}",
+        f"the columns of this kind of rows ({columns}); name others with text_column and"
+        " label_column (CLI: --text and --label)",
+        field=wanted,
+    )
+
+
+def _same_column(name: str, line: int, problems: Problems) -> None:
+    problems.stop(
+        line,
+        "same_column",
+        f"text and label are both taken from {shown(name)}",
+        "two different columns",
+        field=name,
+    )
 
 
 def _usual(role: str) -> tuple[str, ...]:
     return TEXT_NAMES if role == "text" else LABEL_NAMES
 
 
-def _find(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+def find_column(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     for want in wanted:
         if want in names:
             return want
@@ -94,8 +129,10 @@ class RowChecks:
         self._problems = problems
         self._label_bytes = 0
         self.labels: dict[str, int] = {}
-        self.rows = 0
-        self.blank_lines = 0
+
+    @property
+    def rows(self) -> int:
+        return sum(self.labels.values())
 
     def accept(self, line: int, text: str, label: str, columns: Columns) -> Row | None:
         text, label = text.strip(), label.strip()
@@ -109,7 +146,6 @@ class RowChecks:
             self._new_label(line, label, columns.label)
             if self._problems.stopped():
                 return None
-        self.rows += 1
         return Row(line, text, label)
 
     def finish(self, columns: Columns) -> None:
@@ -177,16 +213,6 @@ class RowChecks:
                 "shorter names of classes",
                 field=column,
             )
-
-
-def too_long_field(problems: Problems, line: int, column: str | None, length: int) -> None:
-    problems.add(
-        line,
-        "field_too_long",
-        f"the field has {length:,} characters",
-        f"at most {MAX_FIELD_CHARS:,} characters; a quote that is never closed looks like this too",
-        field=column,
-    )
 
 
 def _numeric_hint(labels: dict[str, int]) -> str:

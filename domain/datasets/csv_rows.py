@@ -5,14 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from domain.datasets.checks import (
-    MAX_FIELD_CHARS,
-    Columns,
-    Row,
-    RowChecks,
-    choose_columns,
-    too_long_field,
-)
+from domain.datasets.checks import Row
+from domain.datasets.conversations import Conversation
 from domain.datasets.lines import (
     MAX_LINE_BYTES,
     NOT_TEXT,
@@ -21,6 +15,8 @@ from domain.datasets.lines import (
     add_not_text,
 )
 from domain.datasets.problems import MAX_NAME_CHARS, Problems, shown
+from domain.datasets.shapes import Shapes
+from domain.datasets.values import MAX_FIELD_CHARS, too_long_field
 
 DELIMITERS = (",", ";", "\t")  # told apart by the header
 _DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -37,28 +33,18 @@ _FIELD_LIMIT = "field larger than field limit"  # csv's own limit, 131,072 unles
 class CsvRows:
     """Reads blocks of lines; a record whose end is not there yet waits for the next block."""
 
-    def __init__(
-        self,
-        text_column: str | None,
-        label_column: str | None,
-        delimiter: str | None,
-        problems: Problems,
-        checks: RowChecks,
-    ) -> None:
-        self._chosen = (text_column, label_column)
+    def __init__(self, shapes: Shapes, delimiter: str | None, problems: Problems) -> None:
+        self._shapes = shapes
         self._problems = problems
-        self._checks = checks
-        self._names: list[str] = []
-        self._at = (0, 0)  # where text and label stand in a record
+        self._names: list[str] = []  # none before the header was read
         self._lines: list[str] = []  # of a record that is not whole yet
         self._line = 1  # number of the first of them
         self._offset = 0  # of its first byte
         self._clean = True
         self._tried_chars = 0  # of an open record, when it was last tried
         self.delimiter = delimiter
-        self.columns: Columns | None = None
 
-    def rows(self, block: Block) -> Iterator[Row]:
+    def rows(self, block: Block) -> Iterator[Row | Conversation]:
         if block.too_long:
             yield from self.finish()
             add_line_too_long(self._problems, block.line)
@@ -72,12 +58,12 @@ class CsvRows:
             return  # trying again at every block would cost the square of the record's length
         yield from self._read(end=block.end)
 
-    def finish(self) -> Iterator[Row]:
+    def finish(self) -> Iterator[Row | Conversation]:
         yield from self._read(end=None)
 
-    def _read(self, *, end: int | None) -> Iterator[Row]:
+    def _read(self, *, end: int | None) -> Iterator[Row | Conversation]:
         """Read all records of the lines at hand; with ``end`` None no more will come."""
-        start = self._pass_blank_lines() if self.columns is None else 0
+        start = self._pass_blank_lines() if not self._names else 0
         while start < len(self._lines) and self.delimiter and not self._problems.stopped():
             first = start
             reader = csv.reader(_from(self._lines, start), delimiter=self.delimiter, strict=True)
@@ -101,7 +87,7 @@ class CsvRows:
         blank = 0
         while blank < len(self._lines) and not self._lines[blank].strip():
             blank += 1
-        self._checks.blank_lines += blank
+        self._shapes.blank_lines += blank
         if self.delimiter is None and blank < len(self._lines):
             self.delimiter = _detect_delimiter(self._lines[blank])
         return blank
@@ -117,14 +103,14 @@ class CsvRows:
         self._lines = [] if self._problems.stopped() else rest
         self._tried_chars = len(kept)
 
-    def _record(self, fields: list[str], start: int, stop: int) -> Row | None:
+    def _record(self, fields: list[str], start: int, stop: int) -> Row | Conversation | None:
         line = self._line + start
         if not any(map(str.strip, fields)):
-            self._checks.blank_lines += 1
+            self._shapes.blank_lines += 1
         elif not self._clean and NOT_TEXT.search("".join(self._lines[start:stop])):
             add_not_text(self._problems, self._lines, start, self._line, self._offset)
             self._give_up_without_header()
-        elif self.columns is None:
+        elif not self._names:
             self._header(fields, line)
         elif len(fields) != len(self._names):
             self._wrong_count(fields, line)
@@ -132,8 +118,7 @@ class CsvRows:
             name = self._names[list(map(len, fields)).index(longest)]
             too_long_field(self._problems, line, name, longest)
         else:
-            text, label = self._at
-            return self._checks.accept(line, fields[text], fields[label], self.columns)
+            return self._shapes.take(line, dict(zip(self._names, fields, strict=True)))
         return None
 
     def _header(self, fields: list[str], line: int) -> None:
@@ -156,10 +141,8 @@ class CsvRows:
                 field=twice[0],
             )
         else:
-            self.columns = choose_columns(names, *self._chosen, line, self._problems)
-        if self.columns:
-            self._names = names
-            self._at = names.index(self.columns.text), names.index(self.columns.label)
+            self._shapes.begin(names, line)
+            self._names = [] if self._problems.stopped() else names
 
     def _wrong_count(self, fields: Sequence[str], line: int) -> None:
         wanted = len(self._names)
@@ -192,7 +175,7 @@ class CsvRows:
         return go_on
 
     def _give_up_without_header(self) -> None:
-        if self.columns is None:
+        if not self._names:
             self._problems.give_up()
 
 

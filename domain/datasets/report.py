@@ -1,10 +1,10 @@
 """What a dataset holds, counted row by row without keeping its texts."""
 
-import hashlib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from domain.datasets.digests import text_digest
 from domain.datasets.rows import Row, RowReader
 from domain.datasets.sniff import Format
 
@@ -87,8 +87,3 @@ class ReportBuilder:
             text_column=reader.text_column,
             label_column=reader.label_column,
         )
-
-
-def text_digest(text: str) -> bytes:
-    """Sixteen bytes that stand for a text."""
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Bytes of a classification dataset to rows: CSV or JSON Lines, one text and one label a row.
+"""Bytes of a dataset to rows: CSV or JSON Lines, a text and its label or a conversation each.
 
 A push parser: whoever receives an upload feeds it the chunks as they come, and it never holds more
 than a block of them. It raises for no input; what is wrong stands in ``problems``.
@@ -7,14 +7,25 @@ than a block of them. It raises for no input; what is wrong stands in ``problems
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
-from domain.datasets.checks import Columns, Row, RowChecks
+from domain.datasets.checks import Columns, Row
+from domain.datasets.conversations import Conversation
 from domain.datasets.csv_rows import DELIMITERS, CsvRows
 from domain.datasets.jsonl_rows import JsonlRows
 from domain.datasets.lines import BLOCK_BYTES, LineBlocks
 from domain.datasets.problems import LineProblem, Problems
+from domain.datasets.shapes import Shapes
 from domain.datasets.sniff import Format, detect_format, refuse_unreadable
+from domain.jobs.spec import RowKind
 
-__all__ = ["DatasetUnreadable", "LineProblem", "Row", "RowReader", "read_rows"]
+__all__ = [
+    "Conversation",
+    "DatasetUnreadable",
+    "LineProblem",
+    "Row",
+    "RowReader",
+    "read_conversations",
+    "read_rows",
+]
 
 HEAD_BYTES = 64 * 1024  # looked at before anything is read
 
@@ -35,6 +46,7 @@ class RowReader:
     Args:
         format: None to tell it by the content, then by ``filename`` and ``content_type``.
         text_column: None to find it by its usual names; the same for ``label_column``.
+        kind: None to tell it by the first row; without one, chosen columns mean a text and a label.
         delimiter: of CSV: a comma, a semicolon, a tab or a vertical bar; None to find which of the
             first three it is.
         block_bytes: read at once, at least 4.
@@ -50,6 +62,7 @@ class RowReader:
         label_column: str | None = None,
         delimiter: str | None = None,
         *,
+        kind: RowKind | None = None,
         filename: str | None = None,
         content_type: str | None = None,
         block_bytes: int = BLOCK_BYTES,
@@ -58,15 +71,15 @@ class RowReader:
             raise ValueError(f"{delimiter!r} cannot part the fields of a CSV file")
         self.format = format
         self._delimiter = delimiter
-        self._chosen = (text_column, label_column)
+        self._chosen = (kind, text_column, label_column)
         self._named = (filename, content_type)
         self._head = bytearray()
         self._blocks = LineBlocks(block_bytes)
         self._problems = Problems()
-        self._checks = RowChecks(self._problems)
+        self._shapes: Shapes | None = None
         self._parser: CsvRows | JsonlRows | None = None
 
-    def feed(self, chunk: bytes) -> list[Row]:
+    def feed(self, chunk: bytes) -> list[Row | Conversation]:
         """Take the next bytes and give the rows that became whole."""
         if self._problems.stopped():
             return []
@@ -77,16 +90,16 @@ class RowReader:
             chunk = self._begin()
         return self._rows(chunk)
 
-    def finish(self) -> list[Row]:
+    def finish(self) -> list[Row | Conversation]:
         """Take the end of the file, give the last rows and judge the file as a whole."""
         rows = [] if self._parser else self._rows(self._begin())
-        parser = self._parser
-        if parser is None or self._problems.stopped():
+        parser, shapes = self._parser, self._shapes
+        if parser is None or shapes is None or self._problems.stopped():
             return rows
         for block in self._blocks.finish():
             rows.extend(parser.rows(block))
         rows.extend(parser.finish())
-        self._judge(parser.columns)
+        self._judge(shapes)
         return rows
 
     @property
@@ -112,29 +125,36 @@ class RowReader:
         return "utf-8-sig" if self._blocks.byte_order_mark else "utf-8"
 
     @property
+    def kind(self) -> RowKind | None:
+        """As it was given, or as the first row told it."""
+        return self._shapes.kind if self._shapes else self._chosen[0]
+
+    @property
     def text_column(self) -> str | None:
+        """What is answered: the text, the instruction, the prompt or the messages."""
         return self._columns.text if self._columns else None
 
     @property
     def label_column(self) -> str | None:
+        """The answer; empty of a chat, whose answers stand among its messages."""
         return self._columns.label if self._columns else None
 
     @property
     def labels(self) -> dict[str, int]:
-        """Rows of each label so far, sorted by name."""
-        return dict(sorted(self._checks.labels.items()))
+        """Rows of each label so far, sorted by name; none but of a classification."""
+        return dict(sorted(self._shapes.labels.items())) if self._shapes else {}
 
     @property
     def row_count(self) -> int:
-        return self._checks.rows
+        return self._shapes.rows if self._shapes else 0
 
     @property
     def blank_lines(self) -> int:
-        return self._checks.blank_lines
+        return self._shapes.blank_lines if self._shapes else 0
 
     @property
     def _columns(self) -> Columns | None:
-        return self._parser.columns if self._parser else None
+        return self._shapes.columns if self._shapes else None
 
     def _begin(self) -> bytes:
         head = bytes(self._head)
@@ -142,34 +162,35 @@ class RowReader:
         refuse_unreadable(head[:HEAD_BYTES], self._problems)
         if self.format is None:
             self.format = detect_format(*self._named, head[:HEAD_BYTES])
+        self._shapes = Shapes(*self._chosen, self._problems, nested=self.format == "jsonl")
         if self.format == "csv":
-            self._parser = CsvRows(*self._chosen, self._delimiter, self._problems, self._checks)
+            self._parser = CsvRows(self._shapes, self._delimiter, self._problems)
         else:
-            self._parser = JsonlRows(*self._chosen, self._problems, self._checks)
+            self._parser = JsonlRows(self._shapes, self._problems)
         return head
 
-    def _rows(self, chunk: bytes) -> list[Row]:
+    def _rows(self, chunk: bytes) -> list[Row | Conversation]:
         if self._parser is None or self._problems.stopped():
             return []
-        rows: list[Row] = []
+        rows: list[Row | Conversation] = []
         for block in self._blocks.feed(chunk):
             rows.extend(self._parser.rows(block))
             if self._problems.stopped():
                 break
         return rows
 
-    def _judge(self, columns: Columns | None) -> None:
+    def _judge(self, shapes: Shapes) -> None:
         if self._problems.count:
             return  # rows were left out, so nothing can be said of the whole
-        if columns and self._checks.rows:
-            self._checks.finish(columns)
+        if shapes.rows:
+            shapes.finish()
         else:
-            header = columns is not None
+            header = shapes.columns is not None
             self._problems.stop(
                 1,
                 "no_rows" if header else "empty_file",
                 "there is a header and no row below it" if header else "the file is empty",
-                "at least two rows with different labels",
+                shapes.at_least,
             )
 
 
@@ -180,12 +201,37 @@ def read_rows(
     label_column: str | None = None,
     delimiter: str | None = None,
 ) -> Iterator[Row]:
-    """Read a file that is expected to be good.
+    """Read texts and labels from a file that is expected to be good.
 
     Raises:
         DatasetUnreadable: at the end, after the rows that could be read.
     """
-    reader = RowReader(format, text_column, label_column, delimiter)
+    reader = RowReader(format, text_column, label_column, delimiter, kind="classification")
+    for row in _read(reader, chunks):
+        if isinstance(row, Row):
+            yield row
+
+
+def read_conversations(
+    chunks: Iterable[bytes],
+    format: Format | None = None,  # noqa: A002 - as in RowReader
+    kind: RowKind | None = None,
+    delimiter: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+) -> Iterator[Conversation]:
+    """Read conversations from a file that is expected to be good; of a classification, none.
+
+    Raises:
+        DatasetUnreadable: at the end, after the rows that could be read.
+    """
+    reader = RowReader(format, text_column, label_column, delimiter, kind=kind)
+    for row in _read(reader, chunks):
+        if isinstance(row, Conversation):
+            yield row
+
+
+def _read(reader: RowReader, chunks: Iterable[bytes]) -> Iterator[Row | Conversation]:
     for chunk in chunks:
         yield from reader.feed(chunk)
     yield from reader.finish()

@@ -1,4 +1,6 @@
-"""Rows to training, validation and test rows: by a seed, label by label, the same everywhere.
+"""Rows to training, validation and test rows: by a seed, the same everywhere.
+
+Rows of a text and a label are parted label by label, conversations by their prompts alone.
 
 Rows with the same text always stay together, so no held-out text was trained on. Which side a text
 falls on depends on the seed, the text and how many rows its label has; the order of the rows in the
@@ -11,7 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from domain.datasets.report import text_digest
+from domain.datasets.conversations import Conversation
+from domain.datasets.digests import text_digest
 
 Split = Literal["train", "validation", "test"]
 
@@ -95,6 +98,53 @@ def leaked_rows(training_texts: Iterable[str], test_texts: Iterable[str]) -> lis
     return [index for index, text in enumerate(training_texts) if text_digest(text) in tested]
 
 
+def assign_conversation_splits(
+    conversations: Sequence[Conversation],
+    *,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+) -> list[Split]:
+    """Say for every conversation where it belongs.
+
+    The shares hold to the nearest row where no prompt repeats; conversations with the same prompt
+    stay together. At least one prompt is trained on, and at least one is tested unless
+    ``test_fraction`` is 0, as it is when a test file is given.
+
+    Raises:
+        SplitImpossible: all conversations have one prompt, so none can be held out.
+    """
+    _check_fractions(validation_fraction, test_fraction)
+    rows: dict[bytes, list[int]] = defaultdict(list)
+    for index, conversation in enumerate(conversations):
+        rows[text_digest(conversation.prompt)].append(index)
+    prompts = [_Text(_key(seed, digest), indices) for digest, indices in rows.items()]
+    prompts.sort(key=lambda prompt: prompt.key)
+    total, free = len(conversations), len(prompts) - 1  # one is kept to learn from
+    wanted = _Share(test_fraction).of(total)
+    if test_fraction > 0:
+        wanted = max(wanted, 1)
+        if free < 1:
+            prompt = "1 prompt" if prompts else "no prompt"
+            message = f"{total} conversations have {prompt} together, so none can be held out"
+            raise SplitImpossible(message, None, {"rows": total, "distinct_texts": len(prompts)})
+    test, rest = _take(prompts, wanted, free)
+    validation, _ = _take(rest, _Share(validation_fraction).of(total), free - len(test))
+    splits: list[Split] = ["train"] * total
+    for index in _rows(test):
+        splits[index] = "test"
+    for index in _rows(validation):
+        splits[index] = "validation"
+    return splits
+
+
+def leaked_conversations(
+    training: Iterable[Conversation], test: Iterable[Conversation]
+) -> list[int]:
+    """Indices of the training conversations whose prompt also stands in the test file."""
+    return leaked_rows((each.prompt for each in training), (each.prompt for each in test))
+
+
 class _Share:
     """Gives each label its part of the rows and carries fractions of a row on to the next label."""
 
@@ -125,11 +175,14 @@ def _texts_by_label(
     result: dict[str, list[_Text]] = defaultdict(list)
     for digest, indices in rows.items():
         if len({labels[index] for index in indices}) == 1:
-            key = hashlib.sha256(f"{seed}:{digest.hex()}".encode()).digest()
-            result[labels[indices[0]]].append(_Text(key, indices))
+            result[labels[indices[0]]].append(_Text(_key(seed, digest), indices))
     for group in result.values():
         group.sort(key=lambda text: text.key)
     return result
+
+
+def _key(seed: int, digest: bytes) -> bytes:
+    return hashlib.sha256(f"{seed}:{digest.hex()}".encode()).digest()
 
 
 def _take(texts: list[_Text], wanted: int, free: int) -> tuple[list[_Text], list[_Text]]:

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, Self, runtime_checkable
 from uuid import UUID
 
 from domain.blobs import BlobRef
+from domain.inference import GenerateReply, GenerateRequest
 from domain.messages import Command, Envelope, Outcome
 from domain.telemetry import LogEmitted
 from domain.work import PredictReply, PredictRequest
@@ -104,5 +105,16 @@ class Inference(Protocol):
         """Ask whoever serves the model.
 
         That nobody does, or not in time, is an error in the reply: ``no_agent``, ``timed_out``.
+        """
+        ...
+
+    def generate(
+        self, request: GenerateRequest, model_id: UUID
+    ) -> AbstractAsyncContextManager[AsyncIterator[GenerateReply]]:
+        """Ask whoever serves the model for text.
+
+        The last reply is an ``End`` or a ``Refused``, whatever goes wrong: ``no_agent``,
+        ``no_connection``, ``too_long``, ``silent``, ``lost``, ``bad_reply``. Leaving the context
+        before it frees the agent at once.
         """
         ...

@@ -13,6 +13,7 @@ from typing import Final, TypeVar, assert_never
 
 from pydantic import ValidationError
 
+from domain.base_models import BaseModelRecord
 from domain.evaluations.commands import RecordResult
 from domain.jobs.commands import CompleteJob, RecordCheckpoint, RecordEpoch, RecordStart
 from domain.messages import Command
@@ -22,7 +23,6 @@ from domain.work import (
     EpochDone,
     EvaluateAssignment,
     EvaluationFinished,
-    EvaluationSummary,
     Fact,
     Failed,
     LogLine,
@@ -35,8 +35,10 @@ from domain.work import (
 )
 from gpu_agent.attempt_files import (
     ADAPTER_FOLDER,
+    BASE_MODELS_FOLDER,
     fetch_inputs,
     remove_folder,
+    upload_base_model,
     upload_folder,
     without_paths,
 )
@@ -51,6 +53,7 @@ from gpu_agent.protocol import (
     decode_fact,
 )
 from gpu_agent.reports import Attempt, Fenced, Reports
+from gpu_agent.shortening import shortened_start, shortened_summary
 from gpu_agent.stderr import MAX_LINES, read_line
 from gpu_agent.telemetry import Telemetry
 
@@ -59,12 +62,6 @@ EXIT_S: Final = 5.0  # between the last fact and the end of the process
 FLUSH_S: Final = 5.0  # the last lines should stand in the log before the job ends, but need not
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
-EXAMPLE_TEXTS: Final = (
-    500,
-    200,
-    80,
-)  # characters; the shorter ones only where the longer do not fit
-MAX_RESULT: Final = 48 * 1024  # bytes; an event holds 64 KiB, and there is more in it than this
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -82,6 +79,11 @@ class Workshop:
     threads: int
     environment: Mapping[str, str]  # of the children, beneath what the protocol asks for
     command: tuple[str, ...]
+
+    @property
+    def base_models(self) -> Path:
+        """Base models that were made or fetched here; they outlive the attempts."""
+        return self.work_dir / BASE_MODELS_FOLDER
 
 
 class RunningAttempt:
@@ -159,6 +161,7 @@ class RunningAttempt:
             work_dir=self._folder,
             files=files,
             models_folder=self._shop.models_folder,
+            made_folder=self._shop.base_models,
             device=self._shop.device,
             threads=threads,
         )
@@ -167,7 +170,12 @@ class RunningAttempt:
         try:
             return await self._patiently(
                 "the input files cannot be fetched",
-                lambda: fetch_inputs(self._shop.blobs, self._assignment, self._folder / "input"),
+                lambda: fetch_inputs(
+                    self._shop.blobs,
+                    self._assignment,
+                    self._folder / "input",
+                    self._shop.base_models,
+                ),
             )
         except (OSError, ValueError) as error:
             return Failed(code="input_unreadable", message=without_paths(error), retryable=False)
@@ -274,20 +282,55 @@ class RunningAttempt:
             while self._facts:
                 fact = self._facts.popleft()
                 match fact:
-                    case Started() | EpochDone():
-                        await self._report_progress(fact)
+                    case Started():
+                        await self._report_start(fact)
+                    case EpochDone():
+                        await self._report_epoch(fact)
                     case CheckpointWritten():
                         await self._report_checkpoint(fact)
                     case _:
                         await self._report_end(fact)
                         return
 
-    async def _report_progress(self, fact: Started | EpochDone) -> None:
+    async def _report_start(self, fact: Started) -> None:
         if not isinstance(self._assignment, TrainAssignment):
             return  # an evaluation is claimed, and then it has a result
-        report = RecordStart if isinstance(fact, Started) else RecordEpoch
+        try:
+            base_model = await self._patiently(
+                "the base model cannot be stored", lambda: self._stored_base_model(fact)
+            )
+        except OSError as error:
+            reason = f"the base model could not be stored: {without_paths(error)}"
+            await self._report_end(
+                Failed(code="base_model_not_stored", message=reason, retryable=True)
+            )
+            # What the process goes on to make could never say what it was made of.
+            raise Fenced(reason) from error
         await self._reports.send(
-            report(
+            shortened_start(
+                RecordStart(
+                    job_id=self.attempt.work_id,
+                    attempt=self.attempt.number,
+                    base_model=base_model,
+                    **fact.model_dump(exclude={"fact", "base_model", "base_model_folder"}),
+                )
+            )
+        )
+
+    async def _stored_base_model(self, fact: Started) -> BaseModelRecord | None:
+        """The record with the files by which other agents get the same model."""
+        record, pinned = fact.base_model, self._assignment.base_model
+        if record is None:
+            return None
+        if pinned is not None:
+            return record.model_copy(update={"files": pinned.files})
+        if fact.base_model_folder is None:
+            return record
+        return await upload_base_model(self._shop.blobs, record, Path(fact.base_model_folder))
+
+    async def _report_epoch(self, fact: EpochDone) -> None:
+        await self._reports.send(
+            RecordEpoch(
                 job_id=self.attempt.work_id,
                 attempt=self.attempt.number,
                 **fact.model_dump(exclude={"fact"}),
@@ -343,7 +386,7 @@ class RunningAttempt:
                 return RecordResult(
                     evaluation_id=self.attempt.work_id,
                     attempt=self.attempt.number,
-                    summary=_shortened(fact.summary),
+                    summary=shortened_summary(fact.summary),
                     outputs=await self._shop.blobs.put_file(Path(fact.outputs_path)),
                 )
             case Failed(retryable=False):
@@ -352,23 +395,3 @@ class RunningAttempt:
                 return self.attempt.released(fact.message)
             case _:
                 return self.attempt.released(self._stop_reason or "stopped")
-
-
-def _shortened(summary: EvaluationSummary) -> EvaluationSummary:
-    """Cut the examples' texts so that an event can hold them; the blob of outputs has them whole."""
-    short = summary
-    for limit in EXAMPLE_TEXTS:
-        examples = tuple(
-            example.model_copy(
-                update={
-                    name: text if len(text) <= limit else text[: limit - 1] + "…"
-                    for name in ("text", "expected", "base", "fine_tuned")
-                    for text in (getattr(example, name),)
-                }
-            )
-            for example in summary.examples
-        )
-        short = summary.model_copy(update={"examples": examples})
-        if len(short.model_dump_json().encode()) <= MAX_RESULT:
-            break
-    return short

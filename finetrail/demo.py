@@ -11,9 +11,18 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import finetrail
-from finetrail.cli import following, session, views
+from finetrail.cli import following, session
+from finetrail.cli.comparison import comparison
 from finetrail.cli.exits import Failed, UsageProblem
-from finetrail.client import Client, Evaluation, Event, Job, Prediction, Version
+from finetrail.client import (
+    Client,
+    Evaluation,
+    EvaluationSummary,
+    Event,
+    Job,
+    Prediction,
+    Version,
+)
 from finetrail.owner import issue_key
 from finetrail.private_stack import Interrupted, interruptible, private_folder, private_stack
 from finetrail.render import Table, clean, facts, percent, seconds, size, write_json, write_table
@@ -158,13 +167,7 @@ def as_object(result: Result, clock: Clock) -> dict[str, Any]:
         "job_id": result.job.id,
         "model": result.version.model,
         "version": result.version.number,
-        "evaluation": {
-            "base": {"accuracy": summary.base.accuracy, "f1": summary.base.f1},
-            "untrained": {"accuracy": summary.untrained.accuracy},
-            "fine_tuned": {"accuracy": summary.fine_tuned.accuracy, "f1": summary.fine_tuned.f1},
-            "p_value": summary.p_value,
-            "ci95": list(summary.ci95),
-        },
+        "evaluation": _figures(summary),
         "zip_bytes": result.zip_bytes,
         "events": len(result.events),
         "seconds": {
@@ -173,6 +176,28 @@ def as_object(result: Result, clock: Clock) -> dict[str, Any]:
             "evaluate": round(spent["evaluate"], 2),
             "total": round(clock.total, 2),
         },
+    }
+
+
+def _figures(summary: EvaluationSummary) -> dict[str, Any]:
+    base, tuned = summary.base, summary.fine_tuned
+    concluded = {"p_value": summary.p_value, "ci95": list(summary.ci95)}
+    if not summary.of_language_model:
+        untrained = summary.untrained
+        return {
+            "base": {"accuracy": base.accuracy, "f1": base.f1},
+            "untrained": {"accuracy": untrained.accuracy} if untrained else None,
+            "fine_tuned": {"accuracy": tuned.accuracy, "f1": tuned.f1},
+            **concluded,
+        }
+    shown = {"accuracy", "f1", "exact_match", "perplexity", "bits_per_byte"}
+    return {
+        "rows": summary.rows,
+        "metric": summary.metric,
+        "base": base.model_dump(include=shown),
+        "fine_tuned": tuned.model_dump(include=shown),
+        **concluded,
+        "verdict": summary.verdict,
     }
 
 
@@ -214,17 +239,9 @@ def _summary(result: Result, clock: Clock) -> list[Table]:
     training = result.version.training
     tokens, spent = training.get("tokens"), training.get("seconds")
     speed = f"{tokens / spent:,.0f} tokens/s over {seconds(spent)}" if tokens and spent else ""
-    comparison = (
-        [
-            views.comparison(
-                result.evaluation.summary, f"{result.version.model} {result.version.number}"
-            )
-        ]
-        if result.evaluation.summary
-        else []
-    )
+    summary, what = result.evaluation.summary, f"{result.version.model} {result.version.number}"
     return [
-        *comparison,
+        *([comparison(summary, what)] if summary else []),
         Table(
             ("label", "confidence", "text"),
             [(each.label, percent(each.confidence), text) for text, each in result.predictions],

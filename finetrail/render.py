@@ -125,9 +125,13 @@ def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.1f} %"
 
 
-def points(delta: float) -> str:
+def points(delta: float | None) -> str:
     """A difference of two shares, in percentage points."""
-    return f"{100 * delta:+.1f}"
+    return "" if delta is None else f"{100 * delta:+.1f}"
+
+
+def change(delta: float | None, digits: int = 3) -> str:
+    return "" if delta is None else f"{delta:+.{digits}f}"
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -3,17 +3,17 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from finetrail.cli.comparison import comparison
 from finetrail.client import (
     Dataset,
     Evaluation,
-    EvaluationSummary,
     Event,
     Job,
     Model,
     Prediction,
     Version,
 )
-from finetrail.client.models import Scores, StepMetrics
+from finetrail.client.models import StepMetrics
 from finetrail.live import position
 from finetrail.render import (
     Table,
@@ -21,7 +21,6 @@ from finetrail.render import (
     moment,
     number,
     percent,
-    points,
     size,
     write_json,
     write_table,
@@ -130,13 +129,13 @@ def versions(found: list[Version], model: Model) -> Table:
             each.label,
             each.status,
             "yes" if each.number == active else "",
-            _accuracy(each.evaluation),
+            _measured(each.evaluation),
             _verdict(each.evaluation),
             size(each.size),
         )
         for each in found
     ]
-    headings = ("version", "label", "status", "in service", "accuracy", "verdict", "size")
+    headings = ("version", "label", "status", "in service", "result", "verdict", "size")
     return Table(headings, rows, title=f"{model.name} on {model.base_model}")
 
 
@@ -159,12 +158,12 @@ def evaluations(found: list[Evaluation]) -> Table:
             each.model,
             str(each.version),
             each.status,
-            percent(each.summary.fine_tuned.accuracy) if each.summary else "",
+            _measured(each.summary.model_dump()) if each.summary else "",
             each.summary.verdict if each.summary else "",
         )
         for each in found
     ]
-    headings = ("id", "model", "version", "status", "accuracy", "verdict")
+    headings = ("id", "model", "version", "status", "result", "verdict")
     return Table(headings, rows, empty="There are no evaluations.")
 
 
@@ -179,31 +178,6 @@ def evaluation(one: Evaluation) -> Table:
             ]
         )
     return comparison(one.summary, f"{one.model} version {one.version}")
-
-
-def comparison(summary: EvaluationSummary, what: str) -> Table:
-    """Base against fine-tuned, with what may be concluded from it."""
-    low, high = (points(end) for end in summary.ci95)
-    said = f"95 % interval of the difference: {low} to {high} points, p = {summary.p_value:.3g}: {summary.verdict}"
-    rows = [
-        _scores("untrained", summary.untrained),
-        _scores("base", summary.base),
-        _scores("fine-tuned", summary.fine_tuned),
-        (
-            "difference",
-            points(summary.accuracy_delta),
-            points(summary.f1_delta),
-            "",
-            "",
-            "",
-        ),
-    ]
-    return Table(
-        ("", "accuracy", "F1", "precision", "recall", "time a text"),
-        rows,
-        title=f"{what}, on {summary.rows} held-out rows",
-        note=f"{said}. Base is the frozen encoder with logistic regression.",
-    )
 
 
 def events(found: list[Event]) -> Table:
@@ -267,23 +241,17 @@ def _active(one: Model) -> str:
     return f"version {one.active.number}" if one.active else "none"
 
 
-def _accuracy(summary: dict[str, Any] | None) -> str:
-    scores = (summary or {}).get("fine_tuned")
-    return percent(scores["accuracy"]) if scores else ""
+def _measured(summary: dict[str, Any] | None) -> str:
+    """What the verdict is about; the figures of an evaluation that is under way are not there yet."""
+    known = summary or {}
+    scores = known.get("fine_tuned")
+    if not scores:
+        return ""
+    if known.get("metric") == "bits_per_byte":
+        return f"{number(scores['bits_per_byte'])} bits a byte"
+    return f"{percent(scores['accuracy'])} right"
 
 
 def _verdict(summary: dict[str, Any] | None) -> str:
     known = summary or {}
     return str(known.get("verdict") or known.get("status") or "")
-
-
-def _scores(name: str, scores: Scores) -> tuple[str, ...]:
-    latency = scores.latency_ms_p50
-    return (
-        name,
-        percent(scores.accuracy),
-        number(scores.f1),
-        number(scores.precision),
-        number(scores.recall),
-        "" if latency is None else f"{latency:.1f} ms",
-    )

@@ -134,12 +134,15 @@ class File(_Answer):
 
 
 class Scores(_Answer):
-    accuracy: float
-    f1: float  # macro
-    precision: float  # macro
-    recall: float  # macro
-    latency_ms_p50: float | None = None
+    accuracy: float  # of a language model: the likeliest label or, without labels, the exact answer
+    f1: float | None = None  # macro; None where the answers are no labels
+    precision: float | None = None  # macro
+    recall: float | None = None  # macro
+    latency_ms_p50: float | None = None  # of a language model: until its answer's first token
     latency_ms_mean: float | None = None
+    exact_match: float | None = None  # generated answers that equal the expected one
+    perplexity: float | None = None  # per supervised token, of a language model
+    bits_per_byte: float | None = None  # of the answers' UTF-8; less is better
 
 
 class Example(_Answer):
@@ -154,19 +157,26 @@ class EvaluationSummary(_Answer):
     """Base against fine-tuned on the same held-out rows, paired."""
 
     rows: int
+    metric: Literal["accuracy", "bits_per_byte"] = "accuracy"  # what the verdict is about
     base: Scores
-    untrained: Scores
+    untrained: Scores | None = None  # a classifier before its first step
     fine_tuned: Scores
     accuracy_delta: float  # fine-tuned minus base
     accuracy_delta_relative: float | None = None
-    f1_delta: float
-    p_value: float  # exact McNemar test, two-sided
-    ci95: tuple[float, float]  # paired bootstrap of the accuracy delta
+    f1_delta: float | None = None
+    p_value: float  # exact McNemar test of right answers, two-sided
+    ci95: tuple[float, float]  # paired bootstrap of the metric's delta
+    bits_per_byte_delta: float | None = None  # fine-tuned minus base; less is better
     only_base_right: int
     only_fine_tuned_right: int
     verdict: Literal["better", "worse", "inconclusive"]
     examples: tuple[Example, ...] = ()
     seconds: float
+    generated_rows: int | None = None  # of a language model: those it answered in its own words
+
+    @property
+    def of_language_model(self) -> bool:
+        return self.fine_tuned.bits_per_byte is not None
 
 
 class Evaluation(_Answer):

@@ -145,6 +145,52 @@ def evaluation(**changes: Any) -> dict[str, Any]:
     }
 
 
+def language_scores(accuracy: float, bits_per_byte: float, f1: float | None) -> dict[str, Any]:
+    return {
+        **scores(accuracy),
+        "f1": f1,
+        "precision": f1,
+        "recall": f1,
+        "latency_ms_p50": 4.2,
+        "exact_match": accuracy - 0.01,
+        "perplexity": 3.5,
+        "bits_per_byte": bits_per_byte,
+    }
+
+
+def language_summary(**changes: Any) -> dict[str, Any]:
+    """Of a language model whose answers are labels."""
+    return {
+        **evaluation()["summary"],
+        "metric": "accuracy",
+        "base": language_scores(0.18, 2.5, f1=0.1),
+        "untrained": None,
+        "fine_tuned": language_scores(0.74, 0.25, f1=0.7),
+        "accuracy_delta": 0.56,
+        "f1_delta": 0.6,
+        "ci95": [0.49, 0.63],
+        "bits_per_byte_delta": -2.25,
+        "generated_rows": 171,
+        **changes,
+    }
+
+
+def free_text_summary(**changes: Any) -> dict[str, Any]:
+    """Of a language model whose answers are no labels."""
+    return language_summary(
+        metric="bits_per_byte",
+        base=language_scores(0.01, 2.5, f1=None) | {"exact_match": 0.01},
+        fine_tuned=language_scores(0.02, 2.25, f1=None) | {"exact_match": 0.02},
+        accuracy_delta=0.01,
+        f1_delta=None,
+        p_value=1.0,
+        ci95=[-0.31, -0.19],
+        bits_per_byte_delta=-0.25,
+        generated_rows=100,
+        **changes,
+    )
+
+
 def event(sequence: int, type_: str = "JobSubmitted") -> dict[str, Any]:
     return {
         "sequence": sequence,

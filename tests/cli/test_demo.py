@@ -3,6 +3,7 @@
 import csv
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,38 @@ def test_the_object_has_exactly_the_promised_keys() -> None:
     }
     assert set(found["seconds"]) == {"setup", "train", "evaluate", "total"}
     assert found["events"] == 2
+
+
+def test_the_object_tells_how_a_language_model_was_measured() -> None:
+    clock = Clock(sys.stderr)
+    for phase in ("servers", "upload", "train", "evaluate"):
+        clock.done(phase, phase)
+    measured = answers.evaluation(summary=answers.language_summary())
+    result = replace(_result(), evaluation=Evaluation.model_validate(measured))
+
+    found = as_object(result, clock)["evaluation"]
+
+    assert found == {
+        "rows": 171,
+        "metric": "accuracy",
+        "base": {
+            "accuracy": 0.18,
+            "f1": 0.1,
+            "exact_match": pytest.approx(0.17),
+            "perplexity": 3.5,
+            "bits_per_byte": 2.5,
+        },
+        "fine_tuned": {
+            "accuracy": 0.74,
+            "f1": 0.7,
+            "exact_match": pytest.approx(0.73),
+            "perplexity": 3.5,
+            "bits_per_byte": 0.25,
+        },
+        "p_value": 0.0005,
+        "ci95": [0.49, 0.63],
+        "verdict": "better",
+    }
 
 
 def test_only_the_first_signal_interrupts_so_that_cleaning_up_is_finished() -> None:

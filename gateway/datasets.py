@@ -11,7 +11,9 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
 from domain.datasets.commands import DeleteDataset, RegisterDataset
-from domain.datasets.rows import RowReader
+from domain.datasets.conversations import Conversation
+from domain.datasets.rows import Row, RowReader
+from domain.jobs.spec import RowKind
 from domain.messages import StreamId
 from gateway.authentication import Principal
 from gateway.commanding import Caller, Commands, Done, note_of
@@ -28,15 +30,23 @@ VALIDATION_S: Final = 30.0  # hundreds of megabytes are read again within this
 LOOK_S: Final = 0.25  # between looks at the read model when no event wakes us
 PREVIEW_BYTES: Final = 16 * 1024 * 1024  # of the file; the first hundred rows of any real one
 
-TextColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the text; found by its usual names if left out.")]  # fmt: skip
-LabelColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the label.")]  # fmt: skip
+Kind = Annotated[RowKind | None, QueryParameter(description="What a row holds; told by the first row if left out, but a chosen column then means a classification.")]  # fmt: skip
+TextColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the text, the instruction, the prompt or the messages; found by its usual names if left out.")]  # fmt: skip
+LabelColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the label, the output or the completion.")]  # fmt: skip
 Filename = Annotated[str | None, QueryParameter(max_length=1000, description="The file's own name; its ending helps to tell the format.")]  # fmt: skip
 Name = Annotated[str | None, QueryParameter(max_length=1000, description="What to call the dataset; the file's name if left out.")]  # fmt: skip
 Delimiter = Annotated[str | None, QueryParameter(max_length=1, description="Of CSV: , ; | or a tab; found if left out.")]  # fmt: skip
 
 
+class ExampleMessage(msgspec.Struct):
+    """A message of the first conversation, its role before it, cut where it is long."""
+
+    text: str
+    supervised: bool  # whether it is learnt
+
+
 class Dataset(msgspec.Struct):
-    """Rows of a text and a label each, stored under the hash of their bytes."""
+    """Rows of a text and a label or of a conversation, stored under the hash of their bytes."""
 
     id: UUID
     name: str
@@ -44,24 +54,36 @@ class Dataset(msgspec.Struct):
     sha256: str
     size: int
     format: str
+    kind: RowKind
     text_column: str
     label_column: str
     rows: int
     labels: dict[str, int]
     duplicate_rows: int | None
     conflicting_texts: int | None
+    messages: int | None
+    supervised_messages: int | None
+    example: list[ExampleMessage]
     message: str | None
     created_at: datetime | None
     sequence: int
     note: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class RowPreview(msgspec.Struct):
-    """A row as training reads it."""
+class MessagePreview(msgspec.Struct):
+    role: Literal["system", "user", "assistant"]
+    content: str
+    supervised: bool
+
+
+class RowPreview(msgspec.Struct, omit_defaults=True):
+    """A row as training reads it: a text and its label, or the messages of a conversation."""
 
     line: int
-    text: str
-    label: str
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    label: str | msgspec.UnsetType = msgspec.UNSET
+    messages: list[MessagePreview] | msgspec.UnsetType = msgspec.UNSET
+    raw: bool | msgspec.UnsetType = msgspec.UNSET  # joined as they stand, without a chat template
 
 
 class DatasetsController(Controller):
@@ -77,6 +99,7 @@ class DatasetsController(Controller):
         name: Name = None,
         filename: Filename = None,
         format: Annotated[Literal["csv", "jsonl"] | None, QueryParameter()] = None,  # noqa: A002
+        kind: Kind = None,
         text_column: TextColumn = None,
         label_column: LabelColumn = None,
         delimiter: Delimiter = None,
@@ -86,7 +109,7 @@ class DatasetsController(Controller):
         The file is checked while it streams in; what cannot be read is refused by line and field,
         and nothing of it is kept. The answer waits until the stored bytes were validated.
         """
-        asked = Asked(name, filename, format, text_column, label_column, delimiter)
+        asked = Asked(name, filename, format, kind, text_column, label_column, delimiter)
         dataset = await intake.take(request, caller, asked)
         headers = {"Location": f"/api/v1/datasets/{dataset.id}"}
         taken_only = dataset.note is not msgspec.UNSET
@@ -202,6 +225,7 @@ def _register(dataset_id: UUID, received: Received) -> RegisterDataset:
         blob=received.blob,
         format=reader.format,
         delimiter=reader.delimiter,
+        kind=reader.kind or "classification",
         text_column=reader.text_column,
         label_column=reader.label_column,
         rows=reader.row_count,
@@ -217,12 +241,16 @@ def dataset_answer(row: DatasetRow, done: Done | None = None) -> Dataset:
         sha256=row.sha256,
         size=row.size,
         format=row.format,
+        kind=row.kind,
         text_column=row.text_column,
         label_column=row.label_column,
         rows=row.rows,
         labels=row.labels,
         duplicate_rows=row.duplicate_rows,
         conflicting_texts=row.conflicting_texts,
+        messages=row.messages,
+        supervised_messages=row.supervised_messages,
+        example=[ExampleMessage(each["text"], each["supervised"]) for each in row.example],
         message=row.message,
         created_at=row.created_at,
         sequence=row.sequence,
@@ -239,12 +267,16 @@ def _as_asked(register: RegisterDataset, done: Done) -> Dataset:
         sha256=register.blob.sha256,
         size=register.blob.size,
         format=register.format,
+        kind=register.kind,
         text_column=register.text_column,
         label_column=register.label_column,
         rows=register.rows,
         labels=register.labels,
         duplicate_rows=None,
         conflicting_texts=None,
+        messages=None,
+        supervised_messages=None,
+        example=[],
         message=None,
         created_at=None,
         sequence=done.sequence,
@@ -261,11 +293,22 @@ async def require_dataset(queries: Queries, workspace: str, dataset_id: UUID) ->
 
 async def preview(blobs: Blobs, row: DatasetRow, limit: int) -> list[RowPreview]:
     reader = RowReader(
-        "csv" if row.format == "csv" else "jsonl", row.text_column, row.label_column, row.delimiter
+        "csv" if row.format == "csv" else "jsonl",
+        row.text_column,
+        row.label_column,
+        row.delimiter,
+        kind=row.kind,
     )
-    found: list[RowPreview] = []
+    found: list[Row | Conversation] = []
     async for chunk in blobs.read(row.sha256, 0, PREVIEW_BYTES):
-        found += [RowPreview(r.line, r.text, r.label) for r in reader.feed(chunk)]
+        found += reader.feed(chunk)
     if len(found) < limit:
-        found += [RowPreview(r.line, r.text, r.label) for r in reader.finish()]
-    return found[:limit]
+        found += reader.finish()
+    return [_row_preview(each) for each in found[:limit]]
+
+
+def _row_preview(row: Row | Conversation) -> RowPreview:
+    if isinstance(row, Row):
+        return RowPreview(row.line, row.text, row.label)
+    messages = [MessagePreview(each.role, each.content, each.supervised) for each in row.messages]
+    return RowPreview(row.line, messages=messages, raw=row.raw)

@@ -7,7 +7,7 @@ leaves neither a file nor a row nor an event.
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_args
 
 from litestar import Request
 from multipart import (  # type: ignore[import-untyped]
@@ -19,6 +19,7 @@ from multipart import (  # type: ignore[import-untyped]
 
 from domain.blobs import BlobRef
 from domain.datasets.rows import RowReader
+from domain.jobs.spec import RowKind
 from gateway.naming import base_name, dataset_name
 from gateway.ports import Blobs, BlobWriter
 from gateway.problems import Problem, invalid
@@ -46,7 +47,8 @@ MAX_FIELDS: Final = 10
 MAX_FIELD_BYTES: Final = 1024
 FORM_OVERHEAD_BYTES: Final = 64 * 1024  # of a form around its file
 READ_ON_BYTES: Final = 16 * 1024 * 1024  # of a refused body, so that the client gets to the answer
-FIELDS: Final = ("name", "filename", "format", "text_column", "label_column", "delimiter")
+FIELDS: Final = ("name", "filename", "format", "kind", "text_column", "label_column", "delimiter")
+KINDS: Final = get_args(RowKind)
 TOO_LATE: Final = frozenset(FIELDS) - {"name"}  # what the reading of the file depends on
 
 
@@ -57,6 +59,7 @@ class Asked:
     name: str | None = None
     filename: str | None = None
     format: Literal["csv", "jsonl"] | None = None
+    kind: RowKind | None = None
     text_column: str | None = None
     label_column: str | None = None
     delimiter: str | None = None
@@ -121,6 +124,7 @@ class _Intake:
                 asked.text_column,
                 asked.label_column,
                 asked.delimiter,
+                kind=asked.kind,
                 filename=named,
                 content_type=media_type,
             )
@@ -130,6 +134,8 @@ class _Intake:
     def change(self, field: str, value: str) -> None:
         if field == "format" and value not in {"csv", "jsonl"}:
             raise invalid("format", "csv or jsonl", "body")
+        if field == "kind" and value not in KINDS:
+            raise invalid("kind", f"one of {', '.join(KINDS)}", "body")
         if field == "name":
             dataset_name(value, None)  # refused while nothing is stored yet
         self.asked = replace(self.asked, **{field: cast("Any", value)})

@@ -5,9 +5,11 @@ import errno
 import hashlib
 
 from domain.datasets.commands import RecordValidation
+from domain.datasets.conversation_report import ConversationReportBuilder
+from domain.datasets.conversations import Conversation
 from domain.datasets.events import DatasetRegistered
 from domain.datasets.report import ReportBuilder
-from domain.datasets.rows import RowReader
+from domain.datasets.rows import Row, RowReader
 from handlers.ports import Blobs
 
 
@@ -37,36 +39,64 @@ class _Reading:
     def __init__(self, dataset: DatasetRegistered) -> None:
         self._dataset = dataset
         self._hash = hashlib.sha256()
-        self._report = ReportBuilder()
+        self._texts = ReportBuilder()
+        self._conversations = ConversationReportBuilder()
         self._reader = RowReader(
-            dataset.format, dataset.text_column, dataset.label_column, dataset.delimiter
+            dataset.format,
+            dataset.text_column,
+            dataset.label_column,
+            dataset.delimiter,
+            kind=dataset.kind,
         )
 
     def feed(self, chunk: bytes) -> None:
         self._hash.update(chunk)
-        for row in self._reader.feed(chunk):
-            self._report.add(row)
+        self._count(self._reader.feed(chunk))
 
     def verdict(self) -> RecordValidation:
-        for row in self._reader.finish():
-            self._report.add(row)
+        self._count(self._reader.finish())
         dataset, reader = self._dataset, self._reader
         if self._hash.hexdigest() != dataset.blob.sha256:
             return _refused(dataset, "blob_damaged", "the stored bytes are not the uploaded ones")
         if reader.problem_count:
             first = reader.problems[0]
             return _refused(dataset, first.code, f"line {first.line}: {first.message}")
-        report = self._report.build(reader)
-        if report is None or (report.rows, report.labels) != (dataset.rows, dataset.labels):
+        if (reader.row_count, reader.labels) != (dataset.rows, dataset.labels):
             return _refused(
                 dataset, "content_differs", "the rows or labels are not those of the upload"
             )
+        return self._labelled() if dataset.kind == "classification" else self._chats()
+
+    def _count(self, rows: list[Row | Conversation]) -> None:
+        for row in rows:
+            if isinstance(row, Conversation):
+                self._conversations.add(row)
+            else:
+                self._texts.add(row)
+
+    def _labelled(self) -> RecordValidation:
+        report = self._texts.build(self._reader)
+        if report is None:
+            raise RuntimeError("a file without problems has rows with two columns")
         return RecordValidation(
-            dataset_id=dataset.dataset_id,
+            dataset_id=self._dataset.dataset_id,
             duplicate_rows=report.duplicate_rows,
             conflicting_texts=report.conflicting_texts,
             longest_text_chars=report.longest_text_chars,
             mean_text_chars=report.mean_text_chars,
+        )
+
+    def _chats(self) -> RecordValidation:
+        report = self._conversations
+        return RecordValidation(
+            dataset_id=self._dataset.dataset_id,
+            duplicate_rows=report.duplicate_rows,
+            conflicting_texts=report.conflicting_prompts,
+            longest_text_chars=report.longest_chars,
+            mean_text_chars=report.mean_chars,
+            messages=report.messages,
+            supervised_messages=report.supervised_messages,
+            example=report.example,
         )
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from domain.datasets.events import (
@@ -11,6 +11,7 @@ from domain.datasets.events import (
     DatasetRejected,
     DatasetValidated,
 )
+from domain.jobs.spec import RowKind
 from domain.messages import Event, Recorded
 from projections import tables
 from projections.view import Key, View, stream_key
@@ -29,6 +30,7 @@ class DatasetRow:
     crc32: int
     format: str
     delimiter: str | None
+    kind: RowKind
     text_column: str
     label_column: str
     rows: int
@@ -37,6 +39,9 @@ class DatasetRow:
     conflicting_texts: int | None
     longest_text_chars: int | None
     mean_text_chars: float | None
+    messages: int | None
+    supervised_messages: int | None
+    example: list[dict[str, Any]]  # of text and supervised, a message each
     code: str | None  # of the refusal
     message: str | None
     created_at: datetime
@@ -58,6 +63,9 @@ def project(row: DatasetRow | None, recorded: Recorded[Event]) -> DatasetRow | N
                 conflicting_texts=event.conflicting_texts,
                 longest_text_chars=event.longest_text_chars,
                 mean_text_chars=event.mean_text_chars,
+                messages=event.messages,
+                supervised_messages=event.supervised_messages,
+                example=[segment.model_dump() for segment in event.example],
             )
         case DatasetRejected():
             return replace(
@@ -90,6 +98,7 @@ def _registered(event: DatasetRegistered, recorded: Recorded[Event]) -> DatasetR
         crc32=event.blob.crc32,
         format=event.format,
         delimiter=event.delimiter,
+        kind=event.kind,
         text_column=event.text_column,
         label_column=event.label_column,
         rows=event.rows,
@@ -98,6 +107,9 @@ def _registered(event: DatasetRegistered, recorded: Recorded[Event]) -> DatasetR
         conflicting_texts=None,
         longest_text_chars=None,
         mean_text_chars=None,
+        messages=None,
+        supervised_messages=None,
+        example=[],
         code=None,
         message=None,
         created_at=recorded.recorded_at,

@@ -92,8 +92,8 @@ def missing_column(
         line,
         "missing_column",
         f"there is no column {shown(wanted)}; the columns are {listed}",
-        f"the columns of this kind of rows ({columns}); name others with text_column and"
-        " label_column (CLI: --text and --label)",
+        f"rows with {columns}; other names are told with text_column and label_column"
+        " (CLI: --text and --label)",
         field=wanted,
     )
 

@@ -5,9 +5,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from finetrail.cli.options import Json, Key, LabelColumn, TextColumn, Url
+from finetrail.cli.options import Json, Key, LabelColumn, RowKind, TextColumn, Url
 
-app = typer.Typer(help="Upload labelled texts and look at them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Upload labelled texts or conversations and look at them.", no_args_is_help=True
+)
 
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's id.")]
 
@@ -16,6 +18,7 @@ DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's i
 def upload(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or JSON Lines.")],
     name: Annotated[str | None, typer.Option(help="The file's name if left out.")] = None,
+    kind: RowKind = None,
     text: TextColumn = None,
     label: LabelColumn = None,
     format: Annotated[  # noqa: A002 - the option's name
@@ -26,33 +29,49 @@ def upload(
     json: Json = False,
 ) -> None:
     """Upload a file. Every line that cannot be read is named, and then nothing is kept."""
-    from finetrail.cli import session, views
+    from finetrail.cli import dataset_views, session, views
 
     with session.connected(url, key) as client:
         made = client.upload_dataset(
-            file, name=name, format=format, text_column=text, label_column=label
+            file, name=name, format=format, kind=kind, text_column=text, label_column=label
         )
-    views.write(made, json, views.dataset)
+    views.write(made, json, dataset_views.dataset)
 
 
 @app.command("list")
 def list_(url: Url = None, key: Key = None, json: Json = False) -> None:
     """List the datasets, newest first."""
-    from finetrail.cli import session, views
+    from finetrail.cli import dataset_views, session, views
 
     with session.connected(url, key) as client:
         found = client.datasets()
-    views.write(found, json, views.datasets)
+    views.write(found, json, dataset_views.datasets)
 
 
 @app.command()
 def show(dataset_id: DatasetId, url: Url = None, key: Key = None, json: Json = False) -> None:
     """Show what is known of one dataset."""
-    from finetrail.cli import session, views
+    from finetrail.cli import dataset_views, session, views
 
     with session.connected(url, key) as client:
         found = client.dataset(dataset_id)
-    views.write(found, json, views.dataset)
+    views.write(found, json, dataset_views.dataset)
+
+
+@app.command()
+def rows(
+    dataset_id: DatasetId,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many.")] = 10,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Show the first rows as training reads them, and what of them is learnt."""
+    from finetrail.cli import dataset_views, session, views
+
+    with session.connected(url, key) as client:
+        found = client.dataset_rows(dataset_id, limit=limit)
+    views.write(found, json, dataset_views.rows)
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """Options and arguments that several commands take."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -36,11 +36,17 @@ Json = Annotated[
         "--json", help="One JSON value on standard output.", callback=_remember, is_eager=True
     ),
 ]
+RowKind = Annotated[
+    Literal["classification", "chat", "instruction", "prompt_completion"] | None,
+    typer.Option("--kind", help="What a row holds; told by the first one if left out."),
+]
 TextColumn = Annotated[
-    str | None, typer.Option("--text", help="Column or key of the text; found if left out.")
+    str | None,
+    typer.Option("--text", help="Column or key of the text or prompt; found if left out."),
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option("--label", help="Column or key of the label; found if left out.")
+    str | None,
+    typer.Option("--label", help="Column or key of the label or answer; found if left out."),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or `last`.")]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]

@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 from finetrail.cli.comparison import comparison
 from finetrail.client import (
-    Dataset,
     Evaluation,
     Event,
     Job,
@@ -35,35 +34,6 @@ def write(value: T, as_json: bool, view: Callable[[T], Table]) -> None:
         write_json(value)
     else:
         write_table(view(value))
-
-
-def datasets(found: list[Dataset]) -> Table:
-    rows = [
-        (each.id, each.name, each.status, str(each.rows), str(len(each.labels)), size(each.size))
-        for each in found
-    ]
-    return Table(
-        ("id", "name", "status", "rows", "labels", "size"), rows, empty="There are no datasets."
-    )
-
-
-def dataset(one: Dataset) -> Table:
-    labels = ", ".join(f"{name} ({rows})" for name, rows in sorted(one.labels.items()))
-    return facts(
-        [
-            ("dataset", one.id),
-            ("name", one.name),
-            ("status", one.status),
-            ("message", one.message or ""),
-            ("rows", str(one.rows)),
-            ("labels", labels),
-            ("duplicates", str(one.duplicate_rows or "")),
-            ("contradictions", str(one.conflicting_texts or "")),
-            ("columns", f"{one.text_column}, {one.label_column} ({one.format})"),
-            ("size", size(one.size)),
-            ("sha256", one.sha256),
-        ]
-    )
 
 
 def jobs(found: list[Job]) -> Table:

@@ -16,15 +16,18 @@ class DatasetCalls(Calls):
         *,
         name: str | None = None,
         format: str | None = None,  # noqa: A002 - the API's own word
+        kind: str | None = None,
         text_column: str | None = None,
         label_column: str | None = None,
         on_progress: Report | None = None,
     ) -> Dataset:
-        """Stream a file of labelled texts to the server and return the dataset it made of it.
+        """Stream a file to the server and return the dataset it made of it.
 
         Args:
             path: CSV or JSON Lines.
             name: The file's own name without its ending, if none is given.
+            kind: classification, chat, instruction or prompt_completion; told by the first row if
+                none is given, but a chosen column then means a classification.
             on_progress: Called with bytes sent and bytes in all.
 
         Raises:
@@ -39,6 +42,7 @@ class DatasetCalls(Calls):
                 "name": name or file.stem,
                 "filename": file.name,
                 "format": format,
+                "kind": kind,
                 "text_column": text_column,
                 "label_column": label_column,
             },

@@ -20,6 +20,11 @@ class Failure(_Answer):
     message: str
 
 
+class ExampleMessage(_Answer):
+    text: str  # with the role before it
+    supervised: bool  # whether it is learnt
+
+
 class Dataset(_Answer):
     id: str
     name: str
@@ -27,12 +32,16 @@ class Dataset(_Answer):
     sha256: str
     size: int  # bytes
     format: str
+    kind: str = "classification"
     text_column: str
     label_column: str
     rows: int
     labels: dict[str, int]  # label -> rows
     duplicate_rows: int | None = None
-    conflicting_texts: int | None = None  # the same text under different labels
+    conflicting_texts: int | None = None  # the same text with different labels or answers
+    messages: int | None = None  # of all conversations
+    supervised_messages: int | None = None
+    example: list[ExampleMessage] = []
     message: str | None = None  # why it was rejected
     created_at: datetime | None = None
     sequence: int = 0

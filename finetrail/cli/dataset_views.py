@@ -1,0 +1,77 @@
+"""How uploaded data is shown."""
+
+from typing import Any
+
+from finetrail.client import Dataset
+from finetrail.render import Table, facts, size
+
+
+def datasets(found: list[Dataset]) -> Table:
+    rows = [
+        (each.id, each.name, each.status, each.kind, str(each.rows), _holds(each), size(each.size))
+        for each in found
+    ]
+    return Table(
+        ("id", "name", "status", "kind", "rows", "holds", "size"),
+        rows,
+        empty="There are no datasets.",
+    )
+
+
+def dataset(one: Dataset) -> Table:
+    labels = ", ".join(f"{name} ({rows})" for name, rows in sorted(one.labels.items()))
+    columns = ", ".join(filter(None, (one.text_column, one.label_column)))
+    learnt = f"{one.messages}, of which {one.supervised_messages} are learnt"
+    return facts(
+        [
+            ("dataset", one.id),
+            ("name", one.name),
+            ("status", one.status),
+            ("message", one.message or ""),
+            ("kind", one.kind),
+            ("rows", str(one.rows)),
+            ("labels", labels),
+            ("messages", learnt if one.messages else ""),
+            ("duplicates", str(one.duplicate_rows or "")),
+            ("contradictions", str(one.conflicting_texts or "")),
+            ("columns", f"{columns} ({one.format})"),
+            ("size", size(one.size)),
+            ("sha256", one.sha256),
+            *(
+                (f"example, {'learnt' if each.supervised else 'read'}", each.text)
+                for each in one.example
+            ),
+        ]
+    )
+
+
+def rows(found: list[dict[str, Any]]) -> Table:
+    """A text and its label a line, or a message of a conversation a line."""
+    if any("messages" in row for row in found):
+        return Table(
+            ("line", "role", "", "message"), [line for row in found for line in _said(row)]
+        )
+    return Table(
+        ("line", "label", "text"),
+        [(str(row["line"]), row["label"], row["text"]) for row in found],
+        empty="There are no rows.",
+    )
+
+
+def _said(row: dict[str, Any]) -> list[tuple[str, ...]]:
+    names = {"user": "prompt", "assistant": "completion"} if row.get("raw") else {}
+    return [
+        (
+            "" if index else str(row["line"]),
+            names.get(each["role"], each["role"]),
+            "learnt" if each["supervised"] else "read",
+            each["content"],
+        )
+        for index, each in enumerate(row["messages"])
+    ]
+
+
+def _holds(one: Dataset) -> str:
+    if one.kind == "classification":
+        return f"{len(one.labels)} labels"
+    return "" if one.messages is None else f"{one.messages} messages"

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Final
 from uuid import uuid4
 
@@ -20,6 +21,8 @@ BASE_MODEL_FOLDER: Final = "base_model"  # likewise
 # Below the work folder, and outliving what works there: base models that were made or fetched here.
 BASE_MODELS_FOLDER: Final = "base_models"
 HASH_BLOCK: Final = 1 << 20  # bytes
+
+_placing: Final = Lock()  # a training and the serving child may want the same base model at once
 
 
 async def fetch_inputs(
@@ -181,8 +184,9 @@ def _sha256(path: Path) -> str:
 
 
 def _put_in_place(fetched: Path, place: Path, files: Iterable[FileEntry]) -> None:
-    if _holds(place, files):
-        return  # it was fetched twice at once, and this one came second
-    shutil.rmtree(place, ignore_errors=True)  # damaged
-    place.parent.mkdir(parents=True, exist_ok=True)
-    fetched.rename(place)
+    with _placing:
+        if _holds(place, files):
+            return  # it was fetched twice at once, and this one came second
+        shutil.rmtree(place, ignore_errors=True)  # damaged
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fetched.rename(place)

@@ -14,13 +14,15 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from domain.agents.agent import decider as agent_rules
+from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
 from domain.errors import Rejected
 from domain.evaluations.evaluation import decider as evaluation_rules
 from domain.evaluations.events import EvaluationRequested
 from domain.jobs.events import JobSubmitted
+from domain.jobs.job import Waiting
 from domain.jobs.job import decider as job_rules
-from domain.jobs.spec import DatasetRef, JobSpec
+from domain.jobs.spec import DEFAULT_BASE_MODEL, DatasetRef, JobSpec
 from domain.messages import Command, Event, Outcome
 from domain.subjects import work_subject
 from domain.telemetry import LogEmitted, LogLine, MetricsLogged, StepMetrics
@@ -81,17 +83,21 @@ class Core:
     async def assign(self, job_id: UUID, attempt: int = 1) -> TrainAssignment:
         submitted = self.events[job_id][0]
         assert isinstance(submitted, JobSubmitted)
+        state = job_rules.fold(self.events[job_id])
         assignment = TrainAssignment(
             workspace="default",
             job_id=job_id,
             attempt=attempt,
             spec=submitted.spec,
+            base_model=state.progress.base_model if isinstance(state, Waiting) else None,
             correlation_id=job_id,
         )
         await self.send_work(assignment)
         return assignment
 
-    async def assign_evaluation(self, spec: JobSpec, adapter: BlobRef) -> UUID:
+    async def assign_evaluation(
+        self, spec: JobSpec, adapter: BlobRef, base_model: BaseModelRecord | None = None
+    ) -> UUID:
         evaluation_id = uuid4()
         files = (FileEntry(path="lora_adapters/adapter_model.safetensors", blob=adapter),)
         self.events[evaluation_id] = [
@@ -114,6 +120,7 @@ class Core:
                 spec=spec,
                 labels=("a", "b"),
                 adapter=files,
+                base_model=base_model,
                 correlation_id=evaluation_id,
             )
         )
@@ -222,7 +229,7 @@ async def _mute(_error: Exception) -> None:
     """A lost connection is what some tests are about."""
 
 
-def spec_of(model_name: str, train: BlobRef) -> JobSpec:
+def spec_of(model_name: str, train: BlobRef, base_model: str = DEFAULT_BASE_MODEL) -> JobSpec:
     dataset = DatasetRef(
         dataset_id=UUID(int=1),
         name="rows",
@@ -234,7 +241,7 @@ def spec_of(model_name: str, train: BlobRef) -> JobSpec:
         rows=2,
         labels=("a", "b"),
     )
-    return JobSpec(model_name=model_name, train=dataset)
+    return JobSpec(model_name=model_name, train=dataset, base_model=base_model)
 
 
 def pids(path: Path) -> list[int]:

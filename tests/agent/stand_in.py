@@ -1,12 +1,16 @@
 """A child that speaks the protocol and trains nothing; the name of the model says how it behaves."""
 
+import hashlib
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from domain.base_models import BaseModelRecord
+from domain.jobs.spec import TINY
 from domain.work import (
     CheckpointWritten,
     Environment,
@@ -18,9 +22,11 @@ from domain.work import (
     Failed,
     LogLine,
     Scores,
+    Segment,
     Started,
     StepDone,
     Stopped,
+    Supervision,
     TrainAssignment,
     TrainingFinished,
 )
@@ -125,7 +131,37 @@ def started(order: ChildInput) -> Started:
         test_rows=0,
         trainable_parameters=1,
         total_parameters=2,
+        **(base_model(order) if order.assignment.spec.base_model == TINY else {}),
     )
+
+
+def base_model(order: ChildInput) -> dict[str, Any]:
+    """One that is given, or one that nobody else could make again."""
+    folder = order.files.base_model
+    made = None
+    if folder is None:
+        assert order.made_folder is not None
+        made = folder = order.made_folder / "made"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.safetensors").write_bytes(os.urandom(16))
+        (folder / "config.json").write_bytes(b"{}")
+        (folder / "lock").touch()
+    names = ("config.json", "model.safetensors")
+    sha256 = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    return {
+        "base_model": BaseModelRecord(id=TINY, parameters=4, sha256=sha256),
+        "base_model_folder": made and str(made),
+        "supervision": Supervision(
+            rows=1,
+            tokens=1,
+            supervised_tokens=1,
+            truncated_rows=0,
+            dropped_rows=0,
+            longest_row=1,
+            padding_share=0,
+            example=(Segment(text="ü" * 50_000, supervised=True),),
+        ),
+    }
 
 
 def step(number: int) -> StepDone:
@@ -179,6 +215,9 @@ def finished(order: ChildInput) -> TrainingFinished:
 def evaluated(order: ChildInput) -> EvaluationFinished:
     assert order.files.adapter is not None
     assert (order.files.adapter / "adapter_model.safetensors").is_file()
+    if order.assignment.base_model is not None:
+        assert order.files.base_model is not None
+        assert {path.name for path in order.files.base_model.iterdir()} == {"config.json"}
     outputs = order.work_dir / "outputs.jsonl"
     outputs.write_text('{"text": "all of it"}\n')
     scores = Scores(

@@ -1,16 +1,20 @@
 """What becomes of the work that an agent is given."""
 
 import asyncio
+import errno
+import shutil
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from adapters.local_blobs import LocalBlobs, NoSpace
-from domain.blobs import BlobRef
+from domain.base_models import BaseModelRecord
+from domain.blobs import BlobRef, FileEntry
 from domain.errors import PayloadTooLarge
 from domain.jobs.commands import CancelJob, ClaimJob, CompleteJob, ExpireLease
-from domain.jobs.events import CheckpointSaved, EpochCompleted, JobSucceeded
+from domain.jobs.events import CheckpointSaved, EpochCompleted, JobStarted, JobSucceeded
+from domain.jobs.spec import TINY
 from domain.messages import Command
 from finetrail.settings import Settings
 from gpu_agent import agent as agent_module
@@ -445,6 +449,127 @@ async def test_a_result_waits_for_room_on_the_disk(
 
     waits = [line for line in lines if "no space is left" in line.message]
     assert [(line.level, line.source) for line in waits] == [("WARNING", "system")] * 2
+
+
+def starts(core: Core, job_id: UUID) -> list[JobStarted]:
+    return [event for event in core.events[job_id] if isinstance(event, JobStarted)]
+
+
+async def test_a_base_model_that_was_made_here_is_stored_before_the_start_is_reported(
+    core: Core, run: RunAgent, rows: BlobRef, blobs: LocalBlobs
+) -> None:
+    job_id = core.submit(spec_of("happy", rows, TINY))
+
+    async with run():
+        await core.assign(job_id)
+        await until(core.ended(job_id, "JobSucceeded"))
+
+    (started,) = starts(core, job_id)
+    assert started.base_model is not None
+    stored = {entry.path: entry.blob for entry in started.base_model.files}
+    assert set(stored) == {"base_model/config.json", "base_model/model.safetensors"}
+    assert await blobs.size(stored["base_model/model.safetensors"].sha256) == 16
+    assert started.supervision is not None
+    assert len(started.supervision.example[0].text) < 50_000
+    assert len(started.model_dump_json().encode()) < 64 * 1024
+
+
+async def test_a_later_attempt_on_another_machine_runs_on_the_same_base_model(
+    core: Core, run: RunAgent, rows: BlobRef, settings: Settings
+) -> None:
+    job_id = core.submit(spec_of("patient", rows, TINY))
+    async with run():
+        await core.assign(job_id)
+        await until(lambda: starts(core, job_id))
+    await until(core.ended(job_id, "JobInterrupted"))
+    shutil.rmtree(settings.agent_work_dir)  # of the other machine nothing is left
+
+    async with run():
+        await core.assign(job_id, attempt=2)
+        await until(lambda: len(starts(core, job_id)) == 2)
+
+    first, second = starts(core, job_id)
+    assert second.base_model == first.base_model
+    assert second.base_model is not None
+
+
+async def test_an_evaluation_gets_the_base_model_that_was_trained_on(
+    core: Core, run: RunAgent, rows: BlobRef
+) -> None:
+    record = BaseModelRecord(
+        id=TINY,
+        sha256={"config.json": rows.sha256},
+        files=(FileEntry(path="base_model/config.json", blob=rows),),
+    )
+
+    async with run():
+        evaluation_id = await core.assign_evaluation(spec_of("any", rows, TINY), rows, record)
+        await until(core.ended(evaluation_id, "EvaluationCompleted"))
+
+
+async def test_what_was_made_or_fetched_here_outlives_the_agent(
+    core: Core, run: RunAgent, rows: BlobRef, settings: Settings
+) -> None:
+    job_id = core.submit(spec_of("happy", rows, TINY))
+    made = settings.agent_work_dir / "base_models" / "made" / "model.safetensors"
+
+    async with run():
+        await core.assign(job_id)
+        await until(core.ended(job_id, "JobSucceeded"))
+    content = made.read_bytes()
+    before = len(core.presences)
+    async with run():
+        await until(lambda: len(core.presences) > before)
+
+    assert made.read_bytes() == content
+
+
+async def test_a_base_model_waits_for_room_on_the_disk(
+    core: Core, run: RunAgent, rows: BlobRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt_module, "FIRST_PAUSE_S", 0.05)
+    put_file, full = LocalBlobs.put_file, [True]
+
+    async def put(self: LocalBlobs, path: Path) -> BlobRef:
+        if full:
+            full.pop()
+            raise NoSpace(path)
+        return await put_file(self, path)
+
+    monkeypatch.setattr(LocalBlobs, "put_file", put)
+    job_id = core.submit(spec_of("happy", rows, TINY))
+
+    async with run():
+        await core.assign(job_id)
+        await until(core.ended(job_id, "JobSucceeded"))
+        lines = await core.lines(job_id)
+
+    assert any("the base model cannot be stored, trying again" in line.message for line in lines)
+    assert core.types(job_id)[2:4] == ["JobStarted", "EpochCompleted"]
+
+
+async def test_work_is_given_back_at_once_when_its_base_model_can_never_be_stored(
+    core: Core,
+    run: RunAgent,
+    rows: BlobRef,
+    pid_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def put(_: LocalBlobs, path: Path) -> BlobRef:
+        raise OSError(errno.EIO, "the disk is broken", str(path))
+
+    monkeypatch.setattr(LocalBlobs, "put_file", put)
+    job_id = core.submit(spec_of("patient", rows, TINY))
+
+    async with run():
+        await core.assign(job_id)
+        await until(core.ended(job_id, "JobInterrupted"))
+        await core.all_work_is_acknowledged()
+
+        assert not any(alive(pid) for pid in pids(pid_file))
+    assert core.last(job_id).reason == (
+        "the base model could not be stored: the disk is broken: config.json"
+    )
 
 
 async def test_only_what_an_agent_made_is_cleared_from_its_folder(

@@ -17,7 +17,6 @@ from domain.work import (
     EvaluateAssignment,
     EvaluationFinished,
     EvaluationSummary,
-    Example,
     Fact,
     LogLine,
     Scores,
@@ -34,6 +33,7 @@ from gpu_agent.classifier import (
 )
 from gpu_agent.data import Splits, read_splits, tokenise
 from gpu_agent.environment import describe, set_up
+from gpu_agent.examples import choose_examples, side_by_side
 from gpu_agent.metrics import quality
 from gpu_agent.outcomes import CheckpointUnreadable, DataUnreadable
 from gpu_agent.protocol import ChildInput
@@ -41,9 +41,6 @@ from gpu_agent.statistics import compare
 
 TIMED_TEXTS = 40  # one at a time; fewer leave the median to chance on a busy machine
 WARM_UP_TEXTS = 3  # the first calls set up kernels and buffers
-EXAMPLES = 20
-EXAMPLE_SEED = 0
-EXAMPLE_CHARS = 500  # of a text; twenty of them stay far below the 64 KiB of an event
 
 Classify = Callable[[Sequence[str]], list[str]]  # texts to labels
 
@@ -117,13 +114,6 @@ def network_classifier(
     return classify
 
 
-def choose_examples(rows: Sequence[Row], base: Sequence[str], tuned: Sequence[str]) -> list[int]:
-    """Pick rows in a fixed random order, those first on which the two systems differ."""
-    order = np.random.default_rng(EXAMPLE_SEED).permutation(len(rows)).tolist()
-    chosen = sorted(order, key=lambda at: base[at] == tuned[at])  # a stable sort
-    return chosen[:EXAMPLES]
-
-
 def _adapter(order: ChildInput, splits: Splits, labels: Sequence[str]) -> Path:
     if not splits.test:
         raise DataUnreadable("no row is held out, so nothing can be evaluated")
@@ -174,8 +164,8 @@ def _summary(
         only_fine_tuned_right=paired.only_second,
         verdict=paired.verdict,
         examples=tuple(
-            _example(rows[at], base.labels[at], tuned.labels[at])
-            for at in choose_examples(rows, base.labels, tuned.labels)
+            side_by_side(rows[at].text, rows[at].label, base.labels[at], tuned.labels[at])
+            for at in choose_examples(base.labels, tuned.labels)
         ),
         seconds=time.monotonic() - began,
     )
@@ -195,20 +185,6 @@ def _scores(outputs: Outputs, expected: Sequence[str], cache: Path) -> Scores:
         latency_ms_p50=median(outputs.times_ms) if outputs.times_ms else None,
         latency_ms_mean=fmean(outputs.times_ms) if outputs.times_ms else None,
     )
-
-
-def _example(row: Row, base: str, tuned: str) -> Example:
-    match base == row.label, tuned == row.label:
-        case True, True:
-            winner = "both"
-        case True, False:
-            winner = "base"
-        case False, True:
-            winner = "fine_tuned"
-        case _:
-            winner = "neither"
-    text = row.text if len(row.text) <= EXAMPLE_CHARS else row.text[: EXAMPLE_CHARS - 1] + "…"
-    return Example(text=text, expected=row.label, base=base, fine_tuned=tuned, winner=winner)
 
 
 def _write_outputs(

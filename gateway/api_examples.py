@@ -71,10 +71,19 @@ _DATASET: Final = {
     "created_at": _TIME,
     "sequence": 12,
 }
+_BASE_MODEL: Final = {
+    "id": "finetrail/minilm",
+    "revision": None,
+    "license": "apache-2.0",
+    "parameters": 22_713_728,
+    "sha256": {"config.json": _SHA256, "model.safetensors": _SHA256},
+    "stored": False,
+}
 _JOB: Final = {
     "id": _ID,
     "model": "support",
     "base_model": "finetrail/minilm",
+    "base_model_record": _BASE_MODEL,
     "method": "sequence_classification",
     "status": "running",
     "attempt": 1,
@@ -92,6 +101,7 @@ _JOB: Final = {
     "dataset_id": _DATASET_ID,
     "test_dataset_id": None,
     "spec": {"seed": 0, "split": _SPLIT, "hyperparameters": _HYPERPARAMETERS},
+    "supervision": None,
     "epochs": [
         {
             "epoch": 1,
@@ -135,6 +145,7 @@ _VERSION: Final = {
     "status": "ready",
     "message": None,
     "job_id": _ID,
+    "method": "sequence_classification",
     "base_model": "finetrail/minilm",
     "labels": ["delivery", "refund"],
     "files": [
@@ -152,6 +163,7 @@ _VERSION: Final = {
         "test_sha256": None,
         "seed": 0,
         "split": _SPLIT,
+        "base_model_record": _BASE_MODEL,
         "code": "0.1.0",
         "packages": {"torch": "2.13.0"},
         "device": "cpu",

@@ -1,4 +1,4 @@
-"""A version as a ZIP archive: its adapter, a model card and its figures."""
+"""A version as a ZIP archive: its adapter, a base model made here, a model card and its figures."""
 
 import hashlib
 import json
@@ -9,11 +9,13 @@ from urllib.parse import quote
 
 import msgspec
 
-from domain.blobs import BlobRef
+from domain.base_models import BaseModelRecord
+from domain.blobs import BlobRef, FileEntry
 from gateway.model_card import model_card
 from gateway.registry import evaluation_of, lineage_of, training_of
 from gateway.zip_layout import ZipEntry, ZipLayout
 from projections.answers import Version
+from projections.model_versions import VersionRow
 
 MEDIA_TYPE: Final = "application/zip"
 
@@ -37,6 +39,10 @@ class Archive:
 def archive_of(version: Version) -> Archive:
     """Laid out from the manifest alone; the same version and figures give the same bytes."""
     entries = [_blob_entry(file) for file in sorted(version.row.files, key=lambda f: f["path"])]
+    entries += [
+        ZipEntry(file.path, file.blob, file.blob.size, file.blob.crc32)
+        for file in _base_model_files(version.row)
+    ]
     entries.append(_text_entry("README.md", model_card(version)))
     entries.append(_text_entry("metrics.json", _metrics(version)))
     manifest = json.dumps(
@@ -50,6 +56,11 @@ def archive_of(version: Version) -> Archive:
 def _blob_entry(file: dict[str, Any]) -> ZipEntry:
     blob = BlobRef(sha256=file["sha256"], size=file["size"], crc32=file["crc32"])
     return ZipEntry(file["path"], blob, blob.size, blob.crc32)
+
+
+def _base_model_files(row: VersionRow) -> tuple[FileEntry, ...]:
+    record = row.base_model_record
+    return BaseModelRecord.model_validate(record).files if record else ()
 
 
 def _text_entry(path: str, text: str) -> ZipEntry:

@@ -10,11 +10,13 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from domain.jobs.commands import CancelJob, SubmitJob
-from domain.jobs.spec import HyperparameterChoices, Method, SplitConfig
+from domain.jobs.spec import BASE_MODELS, HyperparameterChoices, Method, SplitConfig
 from gateway.bodies import ModelName, Seed
 from gateway.commanding import Caller, Commands, Done, note_of
+from gateway.hyperparameters import DEFAULTS, WHICH_METHOD
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
 from gateway.problems import Problem
+from gateway.registry import BaseModelFacts, base_model_of
 from projections import answers
 from projections.jobs import EpochRow, JobStatus
 from projections.metrics import StepRow
@@ -29,10 +31,23 @@ class SubmitBody(msgspec.Struct, forbid_unknown_fields=True):
     model: ModelName
     dataset_id: UUID
     test_dataset_id: UUID | None = None
-    base_model: Annotated[str, msgspec.Meta(min_length=1, max_length=300)] | None = None
-    method: Method | None = None
+    base_model: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                min_length=1,
+                max_length=300,
+                description="The method's own if left out: "
+                + ", ".join(f"`{model}` for `{method}`" for method, model in BASE_MODELS.items()),
+            ),
+        ]
+        | None
+    ) = None
+    method: Annotated[Method | None, msgspec.Meta(description=WHICH_METHOD)] = None
     split: SplitConfig = SplitConfig()
-    hyperparameters: HyperparameterChoices = HyperparameterChoices()
+    hyperparameters: Annotated[HyperparameterChoices, msgspec.Meta(description=DEFAULTS)] = (
+        HyperparameterChoices()
+    )
     seed: Seed = 0
 
 
@@ -67,13 +82,36 @@ class Epoch(msgspec.Struct):
     time: datetime
 
 
+class Segment(msgspec.Struct):
+    text: str
+    supervised: bool
+
+
+class Supervision(msgspec.Struct):
+    """What the loss of a language model is taken over, in its own tokens, and one row as it reads it."""
+
+    rows: int
+    tokens: int
+    supervised_tokens: int
+    truncated_rows: int
+    dropped_rows: int
+    longest_row: int
+    padding_share: float
+    example: list[Segment]
+
+
 class Job(msgspec.Struct):
-    """A training job from its submission to its end."""
+    """A training job from its submission to its end.
+
+    `method` and `base_model` are null while it is not decided what suits the dataset.
+    `base_model_record` and `supervision` are there once an attempt has started.
+    """
 
     id: UUID
     model: str
-    base_model: str
-    method: str
+    base_model: str | None
+    base_model_record: BaseModelFacts | None
+    method: str | None
     status: JobStatus
     attempt: int
     agent_id: str | None
@@ -83,6 +121,7 @@ class Job(msgspec.Struct):
     dataset_id: UUID
     test_dataset_id: UUID | None
     spec: dict[str, Any]
+    supervision: Supervision | None
     epochs: list[Epoch]
     error: Failure | None
     version: VersionRef | None
@@ -95,7 +134,10 @@ class Job(msgspec.Struct):
 
 
 class StepMetrics(msgspec.Struct):
-    """One optimizer step; the loss is the mean cross-entropy in nats per row."""
+    """One optimizer step; the loss is the mean cross-entropy in nats per row.
+
+    Of a language model it is in nats per supervised token.
+    """
 
     step: int
     epoch: float
@@ -213,6 +255,7 @@ def job_answer(
         id=row.id,
         model=row.model,
         base_model=row.base_model,
+        base_model_record=base_model_of(row.base_model_record),
         method=row.method,
         status=row.status,
         attempt=row.attempt,
@@ -223,6 +266,7 @@ def job_answer(
         dataset_id=row.dataset_id,
         test_dataset_id=row.test_dataset_id,
         spec=row.spec,
+        supervision=_supervision(row.supervision),
         epochs=[_epoch(epoch) for epoch in epochs or []],
         error=Failure(row.error_code or "", row.error_message or "") if failed else None,
         version=_version(row.model, row.version_number, row.version_id),
@@ -244,6 +288,10 @@ def _progress(progress: answers.Progress) -> Progress:
         progress.percent or 0.0,
         progress.eta_s,
     )
+
+
+def _supervision(found: dict[str, Any] | None) -> Supervision | None:
+    return None if found is None else msgspec.convert(found, Supervision)
 
 
 def _version(model: str, number: int | None, id_: UUID | None) -> VersionRef | None:
@@ -283,8 +331,9 @@ def _as_asked(command: SubmitJob, done: Done) -> Job:
     return Job(
         id=command.job_id,
         model=command.model_name,
-        base_model=command.base_model or "",
-        method=command.method or "",
+        base_model=command.base_model,
+        base_model_record=None,
+        method=command.method,
         status="queued",
         attempt=0,
         agent_id=None,
@@ -293,7 +342,8 @@ def _as_asked(command: SubmitJob, done: Done) -> Job:
         tokens_per_s=None,
         dataset_id=command.dataset_id,
         test_dataset_id=command.test_dataset_id,
-        spec=command.model_dump(mode="json", include=asked),
+        spec=command.model_dump(mode="json", include=asked, exclude_none=True),
+        supervision=None,
         epochs=[],
         error=None,
         version=None,

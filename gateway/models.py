@@ -106,7 +106,10 @@ class ModelsController(Controller):
         blobs: NamedDependency[Blobs],
         if_none_match: IfNoneMatch = None,
     ) -> Response[None] | Stream:
-        """The version as a ZIP: `lora_adapters/`, a model card as `README.md`, `metrics.json`."""
+        """The version as a ZIP: `lora_adapters/`, a model card as `README.md`, `metrics.json`.
+
+        Where the base model was made here, and so can be had from nowhere else, also `base_model/`.
+        """
         archive = await _archive(queries, workspace, name, number)
         if if_none_match and archive.etag in if_none_match:
             return Response(
@@ -154,7 +157,10 @@ class ModelsController(Controller):
         request: Request[Principal, Any, Any],
         predictor: NamedDependency[Predictor],
     ) -> Predictions:
-        """Classify texts with the version in service, or with the one named."""
+        """Classify texts with the version in service, or with the one named.
+
+        Language models answer at `/v1/chat/completions`.
+        """
         return await predictor.predict(request.scope, name, data.version, data.texts)
 
 

@@ -79,6 +79,12 @@ class Predictor:
             )
         version = (await require_version(self._queries, self._workspace, model, chosen)).row
         require_ready(version)
+        if version.method != "sequence_classification":
+            raise Problem(
+                "not_a_classifier",
+                f"{name} is a language model: ask it at POST /v1/chat/completions, "
+                f'with "{name}" as model.',
+            )
         return version
 
 

@@ -44,6 +44,17 @@ class File(msgspec.Struct):
     sha256: str
 
 
+class BaseModelFacts(msgspec.Struct):
+    """What a base model was when it was trained on; whatever loads it for the result checks it."""
+
+    id: str
+    revision: str | None
+    license: str | None
+    parameters: int | None
+    sha256: dict[str, str]  # by file name
+    stored: bool  # its files are kept with the version: it was made here
+
+
 class Lineage(msgspec.Struct):
     """Everything that the bytes of a version depended on."""
 
@@ -53,6 +64,7 @@ class Lineage(msgspec.Struct):
     test_sha256: str | None
     seed: int
     split: dict[str, Any]
+    base_model_record: BaseModelFacts | None
     code: str
     packages: dict[str, str]
     device: str
@@ -78,6 +90,7 @@ class Version(msgspec.Struct):
     status: Literal["uploading", "ready", "error"]
     message: str | None
     job_id: UUID
+    method: str
     base_model: str
     labels: list[str]
     files: list[File]
@@ -142,6 +155,7 @@ def version_answer(found: FoundVersion) -> Version:
         status=row.status,
         message=row.message,
         job_id=row.job_id,
+        method=row.method,
         base_model=row.base_model,
         labels=row.labels,
         files=[File(file["path"], file["size"], file["sha256"]) for file in row.files],
@@ -163,10 +177,24 @@ def lineage_of(row: VersionRow) -> Lineage:
         test_sha256=test["blob"]["sha256"] if test else None,
         seed=row.spec["seed"],
         split=row.spec["split"],
+        base_model_record=base_model_of(row.base_model_record),
         code=row.environment["code"],
         packages=row.environment["packages"],
         device=row.environment["device"],
         threads=row.environment["threads"],
+    )
+
+
+def base_model_of(record: dict[str, Any] | None) -> BaseModelFacts | None:
+    if record is None:
+        return None
+    return BaseModelFacts(
+        id=record["id"],
+        revision=record["revision"],
+        license=record["license"],
+        parameters=record["parameters"],
+        sha256=record["sha256"],
+        stored=bool(record["files"]),
     )
 
 

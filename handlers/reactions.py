@@ -141,9 +141,10 @@ async def _register_version(
 
 async def _check_files(recorded: Recorded[VersionRegistered], world: World) -> Sequence[FollowUp]:
     version = recorded.event
+    base_model = version.base_model.files if version.base_model else ()
     wrong = [
         file.path
-        for file in version.files
+        for file in (*version.files, *base_model)
         if await world.blobs.size(file.blob.sha256) != file.blob.size
     ]
     verdict: Command

@@ -21,7 +21,7 @@ from domain.jobs.events import (
 from domain.messages import Event, Recorded
 from domain.model_versions.events import VersionRegistered
 from projections import tables
-from projections.view import Key, View, stream_key
+from projections.view import Key, View, as_json, stream_key
 
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 
@@ -48,6 +48,8 @@ class JobRow:
     steps: int | None = None
     checkpoint_step: int | None = None
     environment: dict[str, Any] | None = None  # domain.work.Environment
+    base_model_record: dict[str, Any] | None = None  # domain.base_models.BaseModelRecord
+    supervision: dict[str, Any] | None = None  # domain.work.Supervision
     train_rows: int | None = None
     validation_rows: int | None = None
     test_rows: int | None = None
@@ -188,6 +190,8 @@ def _started(row: JobRow, event: JobStarted) -> JobRow:
         step=event.first_step,
         steps=event.total_steps,
         environment=event.environment.model_dump(mode="json"),
+        base_model_record=as_json(event.base_model) or row.base_model_record,
+        supervision=as_json(event.supervision) or row.supervision,
         train_rows=event.train_rows,
         validation_rows=event.validation_rows,
         test_rows=event.test_rows,

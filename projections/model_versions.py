@@ -8,7 +8,7 @@ from uuid import UUID
 from domain.messages import Event, Recorded
 from domain.model_versions.events import ModelFailed, ModelReady, VersionRegistered
 from projections import tables
-from projections.view import Key, View, stream_key
+from projections.view import Key, View, as_json, stream_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,9 @@ class VersionRow:
     status: Literal["uploading", "ready", "error"]
     message: str | None  # why it failed
     job_id: UUID
+    method: str
     base_model: str
+    base_model_record: dict[str, Any] | None  # domain.base_models.BaseModelRecord
     labels: list[str]
     files: list[dict[str, Any]]  # path, size, sha256, crc32
     size: int  # of all files
@@ -71,7 +73,9 @@ def _registered(event: VersionRegistered, recorded: Recorded[Event]) -> VersionR
         status="uploading",
         message=None,
         job_id=event.job_id,
+        method=event.spec.method,
         base_model=event.spec.base_model,
+        base_model_record=as_json(event.base_model),
         labels=list(event.labels),
         files=[
             {

@@ -90,7 +90,7 @@ registry: Final = Projection(
         timeline.VIEW,
     ),
     read=read_event,
-    revision=1,
+    revision=2,  # rows hold which base model it was, and what of the data was supervised
     reads=tuple(sorted(f"{name} {class_.schema_version}" for name, (_, class_) in EVENTS.items())),
 )
 

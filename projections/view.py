@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
+from pydantic import BaseModel
 from sqlalchemy import Table
 
 from domain.messages import Event, Recorded
@@ -27,6 +28,11 @@ class View(Generic[M, R]):
         names = [field.name for field in fields(self.row)]  # type: ignore[arg-type]
         if names != [column.name for column in self.table.columns]:
             raise TypeError(f"{self.row.__name__} and table {self.table.name} differ")
+
+
+def as_json(value: BaseModel | None) -> dict[str, Any] | None:
+    """A part of an event as a column holds it."""
+    return None if value is None else value.model_dump(mode="json")
 
 
 def stream_key(recorded: Recorded[Event]) -> Key:

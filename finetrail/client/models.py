@@ -62,11 +62,41 @@ class VersionRef(_Answer):
     id: str
 
 
+class BaseModelFacts(_Answer):
+    """What a base model was when it was trained on."""
+
+    id: str
+    revision: str | None = None  # the commit, of a model from a hub
+    license: str | None = None
+    parameters: int | None = None
+    sha256: dict[str, str] = {}  # by file name
+    stored: bool = False  # its files are kept with the version: it was made on an agent
+
+
+class Segment(_Answer):
+    text: str
+    supervised: bool
+
+
+class Supervision(_Answer):
+    """What the loss of a language model is taken over, counted in its own tokens."""
+
+    rows: int  # trained on
+    tokens: int
+    supervised_tokens: int
+    truncated_rows: int
+    dropped_rows: int  # of which truncation left nothing to learn from
+    longest_row: int  # tokens, before truncation
+    padding_share: float  # of padded batches; packing computes none of it
+    example: tuple[Segment, ...] = ()  # one row as the model reads it
+
+
 class Job(_Answer):
     id: str
     model: str
-    base_model: str
-    method: str
+    base_model: str | None = None  # None: not decided yet, like the method
+    base_model_record: BaseModelFacts | None = None  # once an attempt has started
+    method: str | None = None
     status: JobStatus
     attempt: int = 0
     agent_id: str | None = None
@@ -76,6 +106,7 @@ class Job(_Answer):
     dataset_id: str
     test_dataset_id: str | None = None
     spec: dict[str, Any] = {}
+    supervision: Supervision | None = None  # of a language model, once an attempt has started
     epochs: list[dict[str, Any]] = []
     error: Failure | None = None
     version: VersionRef | None = None
@@ -95,7 +126,7 @@ class StepMetrics(_Answer):
 
     step: int
     epoch: float
-    loss: float  # mean cross-entropy, nats per row
+    loss: float  # mean cross-entropy, nats per row or, of a language model, per supervised token
     learning_rate: float
     grad_norm: float
     tokens_per_s: float
@@ -210,6 +241,7 @@ class Version(_Answer):
     label: str
     status: Literal["uploading", "ready", "error"]
     job_id: str
+    method: str = "sequence_classification"
     base_model: str
     labels: list[str] = []
     files: list[File] = []

@@ -35,6 +35,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
         )
         stack.push_async_callback(close, nc)
         queries = await stack.enter_async_context(open_queries(settings.postgres_dsn))
+        inference = NatsInference(nc)
         gateway = Gateway(
             Config(
                 workspace=settings.workspace,
@@ -46,8 +47,9 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             queries=queries,
             feed=NatsFeed(nc),
             blobs=LocalBlobs(settings.blobs_folder),
-            inference=NatsInference(nc),
+            inference=inference,
         )
+        await inference.tell_in_service(settings.workspace, gateway.catalog.in_service)
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(gateway.run(), name="gateway feed")
             await serve(

@@ -48,6 +48,10 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         ("GET", f"{_API}/agents"): "viewer",
         ("POST", f"{_API}/agents/{{agent_id}}/drain"): "admin",
         ("GET", f"{_API}/queue"): "viewer",
+        ("GET", "/v1/models"): "viewer",
+        ("GET", "/v1/models/{model_id}"): "viewer",
+        ("POST", "/v1/chat/completions"): "viewer",
+        ("POST", "/v1/completions"): "viewer",
     }
 )
 

@@ -7,7 +7,7 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.handlers.base import BaseRouteHandler
@@ -24,10 +24,15 @@ from gateway.following import Streams
 from gateway.front import LOOPBACK, front
 from gateway.health import HealthController, readiness
 from gateway.hub import Hub
+from gateway.inference import Catalog
 from gateway.job_logs import JobLogsController
 from gateway.jobs import JobsController
 from gateway.keyring import Keyring
 from gateway.models import ModelsController
+from gateway.openai_api import errors as openai_errors
+from gateway.openai_api.generating import Generator
+from gateway.openai_api.models import Models
+from gateway.openai_api.routes import Answering, openai_router
 from gateway.openapi import SchemaController, description_of, openapi_config
 from gateway.ports import Blobs, CommandBus, Feed, Inference
 from gateway.predicting import Predictor
@@ -60,6 +65,7 @@ class Config:
     max_upload_bytes: int
     allowed_hosts: Sequence[str] = LOOPBACK
     heartbeat_s: float = 15.0  # proxies close connections that are silent for a minute
+    ping_s: float = 10.0  # while a model is silent; people wait for its first word
 
 
 class Gateway:
@@ -79,6 +85,9 @@ class Gateway:
         self.hub = Hub(feed)
         self.keyring = Keyring(self.hub, feed, workspace)
         self.readiness = readiness(feed, queries, self.keyring)
+        self.catalog = Catalog(queries, workspace)
+        self.generator = Generator(inference)
+        models = Models(self.catalog, workspace)
         commands = Commands(bus, queries, workspace)
         streams = EventStreams(self.hub, feed, config.heartbeat_s)
         given = {
@@ -97,6 +106,8 @@ class Gateway:
                 max_bytes=config.max_upload_bytes,
             ),
             "predictor": Predictor(inference, queries, workspace),
+            "openai_models": models,
+            "answering": Answering(models, self.generator, self.keyring, workspace, config.ping_s),
             "maker": KeyMaker(config.pepper, self.keyring, workspace),
             "readiness": self.readiness,
         }
@@ -121,6 +132,7 @@ class Gateway:
     def drain(self) -> None:
         """Say no to new traffic and end every stream; clients come back with their last id."""
         self.readiness.drain()
+        self.generator.drain()
         self.hub.close()
 
 
@@ -134,7 +146,7 @@ def _litestar(
     """The application, or with ``described`` a copy of it that is only asked what it is."""
     system = [HealthController] if described else [HealthController, SchemaController]
     return Litestar(
-        [Router("/api/v1", route_handlers=API_ROUTES), *system],
+        [Router("/api/v1", route_handlers=API_ROUTES), openai_router(), *system],
         dependencies={
             "caller": Provide(provide_caller, sync_to_thread=False),
             **{name: _given(value) for name, value in given.items()},
@@ -142,12 +154,18 @@ def _litestar(
         },
         middleware=middleware,
         guards=[json_only],
-        exception_handlers={Exception: as_response},
+        exception_handlers={Exception: _as_error},
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=described,
         logging_config=None,
         debug=False,
     )
+
+
+def _as_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    if openai_errors.speaks_openai(request.scope["path"]):
+        return openai_errors.as_response(request, error)
+    return as_response(request, error)
 
 
 def _given(value: object) -> Provide:

@@ -8,6 +8,7 @@ import msgspec
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from gateway.openai_api.errors import of_problem, speaks_openai
 from gateway.problems import PROBLEM_JSON, Problem, body_of
 from gateway.request_id import request_id
 
@@ -65,9 +66,12 @@ def _with_headers(scope: HTTPScope, send: Send) -> Send:
 
 async def _refuse(scope: HTTPScope, send: Send) -> None:
     problem = Problem("invalid_host", "This host name is not one of gateway.allowed_hosts.")
-    body = msgspec.json.encode(body_of(problem, str(request_id(scope))))
+    media_type, said = PROBLEM_JSON, body_of(problem, str(request_id(scope)))
+    if speaks_openai(scope["path"]):
+        media_type, said = "application/json", of_problem(problem).body
+    body = msgspec.json.encode(said)
     headers = [
-        (b"content-type", PROBLEM_JSON.encode()),
+        (b"content-type", media_type.encode()),
         (b"content-length", str(len(body)).encode()),
     ]
     await send({"type": "http.response.start", "status": problem.status, "headers": headers})

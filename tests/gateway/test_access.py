@@ -16,6 +16,7 @@ SAMPLES = {
     "evaluation_id": "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58",
     "agent_id": "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58",
     "name": "nothing",
+    "model_id": "nothing:1",
     "number": "1",
     "key_id": "00000000",
 }

@@ -4,7 +4,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +24,20 @@ from domain.datasets.commands import RecordValidation
 from domain.datasets.events import DatasetRegistered
 from domain.errors import BusUnavailable, CommandTimeout, Rejected, StoreUnavailable
 from domain.evaluations.commands import ClaimEvaluation, RecordResult, RunEvaluation
+from domain.inference import (
+    Begun,
+    End,
+    GenerateReply,
+    GenerateRequest,
+    Piece,
+    Refused,
+    TokenLogprob,
+)
 from domain.jobs.commands import ClaimJob, CompleteJob, RecordStart
+from domain.jobs.spec import TINY_SFT, DatasetRef, JobSpec
 from domain.messages import Command, Envelope, Event, Outcome, Recorded, StreamId
 from domain.model_versions.commands import RecordReady, RegisterVersion
-from domain.models.commands import CreateModel, NumberVersion
+from domain.models.commands import ActivateModel, CreateModel, NumberVersion
 from domain.queues.commands import Enqueue
 from domain.queues.queue import queue_id
 from domain.subjects import derived_id, telemetry_subject
@@ -36,6 +46,7 @@ from domain.work import (
     Environment,
     EvaluationSummary,
     Example,
+    Failed,
     Prediction,
     PredictReply,
     PredictRequest,
@@ -386,10 +397,35 @@ class MemoryQueries(Queries):
 
 @dataclass
 class FakeInference:
-    """Answers with the first label, or with what it is told to."""
+    """Answers with the first label and a short text, or with what it is told to."""
 
     asked: list[PredictRequest] = field(default_factory=list)
     reply: PredictReply | None = None
+    questions: list[tuple[GenerateRequest, UUID]] = field(default_factory=list)
+    script: "Script | None" = None
+    open: int = 0  # answers that somebody listens to now
+    left_early: int = 0
+
+    @asynccontextmanager
+    async def generate(
+        self, request: GenerateRequest, model_id: UUID
+    ) -> AsyncIterator[AsyncIterator[GenerateReply]]:
+        self.questions.append((request, model_id))
+        ended = False
+
+        async def replies() -> AsyncIterator[GenerateReply]:
+            nonlocal ended
+            async for reply in (self.script or answer())(request):
+                ended = isinstance(reply, End | Refused)
+                yield reply
+
+        self.open += 1
+        try:
+            async with aclosing(replies()) as said:
+                yield said
+        finally:
+            self.open -= 1
+            self.left_early += not ended
 
     async def predict(self, request: PredictRequest, *, timeout_s: float) -> PredictReply:
         self.asked.append(request)
@@ -400,6 +436,47 @@ class FakeInference:
         return PredictReply(
             request_id=request.request_id, predictions=(found,) * len(request.texts), seconds=0.01
         )
+
+
+Script = Callable[[GenerateRequest], AsyncIterator[GenerateReply]]
+
+
+def answer(*texts: str, reason: Any = "stop") -> Script:
+    """A script that says these pieces, of one token each."""
+    said = texts or ("It is ", "on its way.")
+
+    async def replies(request: GenerateRequest) -> AsyncIterator[GenerateReply]:
+        id_ = request.request_id
+        yield Begun(request_id=id_, agent_id=str(AGENT), prompt_tokens=7)
+        for number, text in enumerate(said):
+            logprobs = token_logprobs(text, request.sampling.top_logprobs)
+            yield Piece(request_id=id_, number=number, text=text, tokens=1, logprobs=logprobs)
+        yield End(
+            request_id=id_,
+            reason=reason,
+            prompt_tokens=7,
+            completion_tokens=len(said),
+            seconds=0.1,
+            first_token_s=0.01,
+        )
+
+    return replies
+
+
+def token_logprobs(text: str, top: int | None) -> tuple[TokenLogprob, ...]:
+    if top is None:
+        return ()
+    others = [(text, -0.25), ("no", -1.5), ("maybe", -3.0)][:top]
+    likeliest = tuple((one, logprob, tuple(one.encode())) for one, logprob in others)
+    return (TokenLogprob(token=text, logprob=-0.25, bytes=tuple(text.encode()), top=likeliest),)
+
+
+def refusal(code: str, message: str = "it cannot be done", *, retryable: bool = True) -> Script:
+    async def replies(request: GenerateRequest) -> AsyncIterator[GenerateReply]:
+        error = Failed(code=code, message=message, retryable=retryable)
+        yield Refused(request_id=request.request_id, error=error)
+
+    return replies
 
 
 class World:
@@ -417,7 +494,7 @@ class World:
         self.inference = FakeInference()
         self.keys: dict[str, NewKey] = {}
         self.gateway = Gateway(
-            Config(W, PEPPER, max_upload_bytes, heartbeat_s=0.2),
+            Config(W, PEPPER, max_upload_bytes, heartbeat_s=0.2, ping_s=0.1),
             bus=self.bus,
             queries=self.queries,
             feed=self.feed,
@@ -485,8 +562,34 @@ class World:
         files = await self._adapter()
         complete = CompleteJob(job_id=job_id, attempt=1, adapter=files, **_RESULT)
         await self.decide(complete, job_id, agent)
-        await self._registered(job_id, model, files, ready=ready)
+        trained = await self.queries.job(W, job_id)
+        assert trained is not None
+        spec = JobSpec.model_validate(trained.row.spec)
+        await self._registered(job_id, spec, files, ready=ready, result=_RESULT)
         return job
+
+    async def talking(
+        self, model: str = "support", *, active: bool = True, ready: bool = True
+    ) -> UUID:
+        """Register the next version of a language model; gives its id."""
+        dataset = await self.uploaded(name=f"{model}.csv")
+        job_id = uuid5(AGENT, f"{model} {self.events}")
+        ref = {"dataset_id": dataset["id"], "name": model, "format": "jsonl", "delimiter": None}
+        ref |= {"kind": "chat", "text_column": "messages", "label_column": "", "rows": 28}
+        files = await self._adapter()
+        spec = JobSpec(
+            method="sft",
+            base_model="finetrail/tiny",
+            model_name=model,
+            train=DatasetRef.model_validate(ref | {"labels": (), "blob": files[0].blob}),
+            hyperparameters=TINY_SFT,
+        )
+        await self._registered(job_id, spec, files, ready=ready, result=_RESULT | {"labels": ()})
+        version_id = derived_id(W, "version", str(job_id))
+        model_id = derived_id(W, "model", model)
+        if active:
+            await self.decide(ActivateModel(model_id=model_id, version_id=version_id), model_id)
+        return version_id
 
     async def _adapter(self) -> tuple[Any, ...]:
         from domain.blobs import FileEntry
@@ -498,12 +601,13 @@ class World:
                 files.append(FileEntry(path=f"lora_adapters/{name}", blob=await writer.commit()))
         return tuple(files)
 
-    async def _registered(self, job_id: UUID, model: str, files: Any, *, ready: bool) -> None:
-        job = await self.queries.job(W, job_id)
-        assert job is not None
+    async def _registered(
+        self, job_id: UUID, spec: JobSpec, files: Any, *, ready: bool, result: Any
+    ) -> None:
+        model = spec.model_name
         model_id = derived_id(W, "model", model)
         version_id = derived_id(W, "version", str(job_id))
-        create = CreateModel(model_id=model_id, name=model, base_model="finetrail/minilm")
+        create = CreateModel(model_id=model_id, name=model, base_model=spec.base_model)
         await self.decide(create, model_id)
         number = NumberVersion(model_id=model_id, version_id=version_id, job_id=job_id)
         await self.decide(number, model_id)
@@ -517,10 +621,10 @@ class World:
             number=numbered.latest,
             label="20261120-174305",
             job_id=job_id,
-            spec=job.row.spec,
+            spec=spec,
             environment=ENVIRONMENT,
             files=files,
-            **_RESULT,
+            **result,
         )
         await self.decide(register, version_id)
         if ready:

@@ -1,0 +1,81 @@
+"""Parameters that both forms of completion share: what they mean, and those that are refused."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from domain.inference import Sampling
+from gateway.openai_api.errors import refused
+
+MOST_CHOICES: Final = 8  # each takes one of an agent's sixteen places
+MOST_STOPS: Final = 4
+MIN_TOP_P: Final = 1e-6  # 0 means: only the most likely token
+
+Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
+TopP = Annotated[float, msgspec.Meta(ge=0, le=1)]
+TopK = Annotated[int, msgspec.Meta(ge=-1, le=2**31 - 1, description="0 or -1: all tokens.")]
+Choices = Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)]
+MaxTokens = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+Seed = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # room for one more a choice
+Stop = (
+    Annotated[str, msgspec.Meta(min_length=1)]
+    | Annotated[list[str], msgspec.Meta(max_length=MOST_STOPS)]
+)
+Unsupported = Annotated[Any, msgspec.Meta(description="Not supported; refused unless it is null.")]
+Ignored = Annotated[Any, msgspec.Meta(description="Taken and not used.")]
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+def sampling_of(
+    *,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    stop: str | list[str] | None,
+    max_tokens: int | None,
+    top_logprobs: int | None,
+) -> Sampling:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if "" in stops:
+        raise refused("stop", "stop: an empty text would end every answer at once.")
+    return Sampling(
+        temperature=1.0 if temperature is None else temperature,
+        top_p=1.0 if top_p is None else max(top_p, MIN_TOP_P),
+        top_k=top_k if top_k and top_k > 0 else None,
+        stop=tuple(stops),
+        max_tokens=max_tokens,
+        top_logprobs=top_logprobs,
+    )
+
+
+def seeded(sampling: Sampling, seed: int | None, choice: int) -> Sampling:
+    """Of the choices of one prompt each has a seed of its own."""
+    return sampling.model_copy(update={"seed": None if seed is None else seed + choice})
+
+
+def refuse_unsupported(body: msgspec.Struct, harmless: Mapping[str, tuple[object, ...]]) -> None:
+    """Refuse parameters that would change the answer if they did anything here.
+
+    Args:
+        harmless: by parameter, the values that ask for what is done anyway.
+
+    Raises:
+        Failure: One is there; its ``param`` names it.
+    """
+    for name, values in harmless.items():
+        value = getattr(body, name)
+        if value is not None and value not in values:
+            also = f" other than {msgspec.json.encode(values[0]).decode()}" if values else ""
+            raise refused(
+                name, f"{name}{also} is not supported by this server.", "unsupported_parameter"
+            )
+
+
+def refuse_stream_options(options: StreamOptions | None, *, stream: bool | None) -> None:
+    if options is not None and not stream:
+        raise refused("stream_options", "stream_options is only allowed when stream is true.")

@@ -40,14 +40,17 @@ class LabelledRows:
             self._checks.finish(self.columns)
 
     def _label(self, values: Mapping[str, object], key: str, line: int) -> str | None:
+        value = values.get(key)
+        if type(value) is str:
+            return self._values.encodable(value, line, key)
         expected = "a string, an integer, true or false"
         value = self._values.present(values, key, line, expected)
         if value is None:
             return None
         if isinstance(value, bool):
             return "true" if value else "false"
-        if isinstance(value, str) and not (isinstance(value, Number) and _is_fraction(value)):
-            return self._values.encodable(str(value), line, key)
+        if isinstance(value, Number) and not _is_fraction(value):
+            return str(value)
         self._values.wrong_type(value, line, key, expected)
         return None
 

@@ -93,7 +93,7 @@ class Shapes:
     def take(self, line: int, values: Mapping[str, object]) -> Row | Conversation | None:
         if self._shape is None:
             return None
-        if self._telling and len(kinds := self._kinds(values)) > 1:
+        if self._telling and self._nested and len(kinds := self._kinds(values)) > 1:
             self._problems.add(line, "two_kinds", *_two_kinds(kinds))
             return None
         row = self._shape.take(line, values)

@@ -23,6 +23,9 @@ class ValueChecks:
     def text(
         self, values: Mapping[str, object], key: str, line: int, *, at: str = ""
     ) -> str | None:
+        value = values.get(key)
+        if type(value) is str:  # as nearly every one is
+            return self.encodable(value, line, at + key)
         value = self.present(values, key, line, "a string", at=at)
         return None if value is None else self.as_text(value, line, at + key)
 

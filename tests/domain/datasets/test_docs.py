@@ -7,7 +7,7 @@ from domain.datasets.checks import LABEL_NAMES, TEXT_NAMES
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = (ROOT / "docs" / "reference" / "dataset-formats.md").read_text(encoding="utf-8")
-MODULES = ["rows", "checks", "csv_rows", "jsonl_rows", "lines", "sniff", "problems"]
+MODULES = sorted((ROOT / "domain" / "datasets").glob("*.py"))
 
 
 def test_every_problem_code_is_in_the_reference() -> None:
@@ -15,10 +15,7 @@ def test_every_problem_code_is_in_the_reference() -> None:
     described = set(
         re.findall(r"`([a-z0-9_]+)`", "".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
     )
-    source = "".join(
-        (ROOT / "domain" / "datasets" / f"{name}.py").read_text(encoding="utf-8")
-        for name in MODULES
-    )
+    source = "".join(module.read_text(encoding="utf-8") for module in MODULES)
 
     assert {code for code in described if f'"{code}"' not in source} == set()
     raised = re.findall(r'\b(?:add|stop)\(\s*(?:\w+(?:\.\w+)*(?: \+ \w+)?),\s*"(\w+)"', source)

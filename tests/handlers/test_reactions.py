@@ -80,7 +80,8 @@ async def test_an_event_that_comes_twice_leads_to_the_same_things_once(inside: I
 
 
 async def test_assigned_work_is_handed_over_with_all_that_it_takes(inside: Inside) -> None:
-    history = (job.submitted, job.claimed(), job.started(), job.saved(20), job.interrupted())
+    started = job.started().model_copy(update={"base_model": samples.MADE_HERE})
+    history = (job.submitted, job.claimed(), started, job.saved(20), job.interrupted())
     await inside.happened("job", JOB, *history)
     await inside.happened("queue", QUEUE, assigned(attempt=2))
 
@@ -95,6 +96,7 @@ async def test_assigned_work_is_handed_over_with_all_that_it_takes(inside: Insid
         spec=samples.SPEC,
         resume_from=samples.checkpoint(20),
         threads=samples.ENVIRONMENT.threads,
+        base_model=samples.MADE_HERE,
         correlation_id=(await inside.store.everything())[0].correlation_id,
     )
     last = (await inside.store.read(StreamId(samples.WORKSPACE, "queue", QUEUE))).events
@@ -156,7 +158,10 @@ async def test_a_cancelled_job_stops_its_agent_and_leaves_the_queue(inside: Insi
 async def test_a_success_becomes_a_numbered_version_that_is_evaluated(inside: Inside) -> None:
     for file in samples.ADAPTER:
         inside.blobs.sizes[file.blob.sha256] = file.blob.size
-    history = (job.submitted, job.claimed(), job.started(), job.succeeded())
+    for file in samples.MADE_HERE.files:
+        inside.blobs.sizes[file.blob.sha256] = file.blob.size
+    started = job.started().model_copy(update={"base_model": samples.MADE_HERE})
+    history = (job.submitted, job.claimed(), started, job.succeeded())
     await inside.happened("job", JOB, *history)
 
     await inside.react()
@@ -173,6 +178,9 @@ async def test_a_success_becomes_a_numbered_version_that_is_evaluated(inside: In
     assert facts["version_id"] == derived_id(samples.WORKSPACE, "version", str(JOB))
     assert facts["model_id"] == derived_id(samples.WORKSPACE, "model", "support-intents")
     assert facts["environment"] == samples.ENVIRONMENT.model_dump()
+    assert facts["base_model"] == samples.MADE_HERE.model_dump()
+    evaluated = events["EvaluationRequested"].event.model_dump()
+    assert evaluated["base_model"] == facts["base_model"]
     assert events["EvaluationRequested"].stream.id == derived_id(
         samples.WORKSPACE, "evaluation", str(facts["version_id"])
     )
@@ -191,6 +199,19 @@ async def test_a_version_whose_files_are_not_whole_fails(inside: Inside, size: i
     (*_, failed) = await inside.store.everything()
     assert type(failed.event).__name__ == "ModelFailed"
     assert second.path in failed.event.model_dump()["message"]
+
+
+async def test_a_version_whose_base_model_is_not_whole_fails(inside: Inside) -> None:
+    for file in samples.ADAPTER:
+        inside.blobs.sizes[file.blob.sha256] = file.blob.size
+    registered = version.registered.model_copy(update={"base_model": samples.MADE_HERE})
+    await inside.happened("model_version", VERSION, registered)
+
+    await inside.react()
+
+    (*_, failed) = await inside.store.everything()
+    assert type(failed.event).__name__ == "ModelFailed"
+    assert "base_model/config.json" in failed.event.model_dump()["message"]
 
 
 async def test_an_evaluation_is_queued_queued_again_and_withdrawn(inside: Inside) -> None:

@@ -26,6 +26,7 @@ from projections import (
 from projections.answers import with_progress
 from projections.projection import registry
 from projections.view import Key, View
+from tests import samples
 from tests.projections import histories as h
 
 R = TypeVar("R")
@@ -88,6 +89,36 @@ def test_a_job_waits_runs_waits_again_and_succeeds() -> None:
     assert (ended.status, ended.attempt, ended.step, ended.epoch) == ("succeeded", 2, 20, 2)
     assert ended.started_at == h.START + timedelta(seconds=2)
     assert ended.ended_at == h.START + timedelta(seconds=7)
+
+
+def test_a_job_knows_its_base_model_and_what_is_supervised_once_it_has_started() -> None:
+    of_language_model = {
+        "base_model": samples.MADE_HERE,
+        "supervision": samples.SUPERVISION,
+    }
+    started = h.started("j").model_copy(update=of_language_model)
+    events = [h.submitted("j"), h.claimed("j"), started]
+
+    before = the_row(jobs.VIEW, events[:2])
+    row = the_row(jobs.VIEW, events)
+    again = the_row(jobs.VIEW, [*events, h.interrupted("j"), h.claimed("j", 2), h.started("j", 2)])
+
+    assert (before.base_model_record, before.supervision) == (None, None)
+    assert row.base_model_record == samples.MADE_HERE.model_dump(mode="json")
+    assert row.supervision == samples.SUPERVISION.model_dump(mode="json")
+    assert again.base_model_record == row.base_model_record
+    assert again.supervision == row.supervision
+
+
+def test_a_version_knows_its_method_and_its_base_model() -> None:
+    classifier = the_row(model_versions.VIEW, [h.version_registered("j", 1)])
+    changes = {"spec": samples.CHAT_SPEC, "base_model": samples.MADE_HERE}
+    registered = h.version_registered("j", 1).model_copy(update=changes)
+    row = the_row(model_versions.VIEW, [registered])
+
+    assert (classifier.method, classifier.base_model_record) == ("sequence_classification", None)
+    assert (row.method, row.base_model) == ("sft", samples.TINY)
+    assert row.base_model_record == samples.MADE_HERE.model_dump(mode="json")
 
 
 def test_a_job_that_is_asked_to_stop_is_cancelling_until_it_has() -> None:

@@ -23,7 +23,7 @@ from gpu_agent.ports import AgentLink, Commands, WorkItem
 from gpu_agent.reports import Attempt, Reports, send_until_decided
 from gpu_agent.serving_child import SERVING_FOLDER, Serving
 
-METHODS: Final = ("sequence_classification",)
+METHODS: Final = ("sequence_classification", "sft")
 REMEMBERED: Final = 1000  # a message comes again within minutes of its attempt's end, if at all
 IDLE_S: Final = 1.0  # an evaluation follows its training within a fraction of this
 PRESENCE_S: Final = 1.0  # the scheduler gives up after ten of them

@@ -136,9 +136,9 @@ async def test_names_cannot_become_markup_in_the_card(world: World) -> None:
         f"row {n},{'`| <img src=x> |`' if n % 2 else 'b'}\n".encode() for n in range(40)
     )
     await world.uploaded(content, "`|<b>.csv")
-    from gateway.model_card import _code
+    from gateway.markdown import code
 
-    assert _code("a`|b\n# c") == "`aʼ¦b # c`"
+    assert code("a`|b\n# c") == "`aʼ¦b # c`"
 
 
 async def test_an_archive_that_is_known_is_not_sent_again(world: World) -> None:

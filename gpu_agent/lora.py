@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.functional import dropout, linear
 from typing_extensions import override
 
@@ -58,10 +59,7 @@ class LoraWeights:
 
 
 class SharedDropout:
-    """Drops the same elements for all layers that read one tensor: of Q, K and V for example.
-
-    The mask costs more than a small layer's own arithmetic, so it is made once and not three times.
-    """
+    """Drops the same elements for all layers that read one tensor: of Q, K and V for example."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -72,12 +70,39 @@ class SharedDropout:
         if not self.active or not self.share:
             return x
         if self._last is None or self._last[0] is not x:
-            self._last = (x, dropout(x, self.share))
+            self._last = (x, self._drop(x))
         return self._last[1]
 
     def forget(self) -> None:
         """Let go of the tensors of the last step."""
         self._last = None
+
+    def _drop(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return dropout(x, self.share)
+        # To draw a number for every element would cost more than a small layer's own arithmetic.
+        # So many places are drawn, repeats allowed, that each is missed with the probability wanted.
+        places = torch.randint(x.numel(), (round(-math.log1p(-self.share) * x.numel()),))
+        dropped: Tensor = _Drop.apply(x, places, 1 / (1 - self.share))  # type: ignore[no-untyped-call]
+        return dropped
+
+
+class _Drop(Function):
+    """Zeros at some places of a tensor, and the others scaled; keeps the places and no mask."""
+
+    @staticmethod
+    @override
+    def forward(ctx: Any, x: Tensor, places: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.scale = scale
+        return x.mul(scale).view(-1).index_fill_(0, places, 0).view_as(x)
+
+    @staticmethod
+    @override
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (places,) = ctx.saved_tensors
+        scaled = gradient.mul(ctx.scale).reshape(-1).index_fill_(0, places, 0)
+        return scaled.view_as(gradient), None, None
 
 
 class LoraLinear(nn.Linear):

@@ -1,0 +1,185 @@
+"""Rows end to end in one line of tokens: no padding is computed, and no row sees another.
+
+Each row has positions of its own, and attention runs row by row, so that no mask of all against all
+is ever made. Whether a network can be run like that is found out by trying.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from gpu_agent.rendering import Rendered
+
+SEGMENTS: Final = "finetrail_segments"  # the name of this attention in transformers
+TRIED: Final = (5, 8)  # tokens of the two rows that are tried together
+# Of the largest logit. Rounding gives a hundredth of it; a row that sees the other, ten times more.
+AGREEMENT: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+
+
+class PackingUnfit(Exception):
+    """This network's attention takes something into account that is not done row by row here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows of ``lengths`` tokens, T together, of which N are to be predicted."""
+
+    ids: Tensor  # (1, T) int64
+    positions: Tensor  # (1, T) int64, from 0 in every row
+    lengths: tuple[int, ...]
+    places: Tensor  # (N,) int64: where in T the tokens stand that the predictions are made behind
+    targets: Tensor  # (N,) int64
+
+
+def pack(rows: Sequence[Rendered], device: torch.device) -> Batch:
+    ids = torch.tensor([token for row in rows for token in row.ids])
+    supervised = torch.tensor([learned for row in rows for learned in row.supervised])
+    lengths = tuple(len(row.ids) for row in rows)
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    learned = supervised.nonzero().squeeze(1)  # never the first of a row
+    return Batch(
+        ids=ids[None].to(device),
+        positions=positions[None].to(device),
+        lengths=lengths,
+        places=(learned - 1).to(device),
+        targets=ids[learned].to(device),
+    )
+
+
+def micro_batches(
+    rows: Sequence[Rendered], tokens: int, supervised: int, *, together: bool = True
+) -> Iterator[list[Rendered]]:
+    """Part rows, in their order, so that no part exceeds the limits; a row is never parted itself.
+
+    Args:
+        tokens: of a part, at most.
+        supervised: tokens of a part, at most.
+        together: False puts every row on its own.
+    """
+    part: list[Rendered] = []
+    size = learned = 0
+    for row in rows:
+        size, learned = size + len(row.ids), learned + sum(row.supervised)
+        if part and (size > tokens or learned > supervised or not together):
+            yield part
+            part, size, learned = [], len(row.ids), sum(row.supervised)
+        part.append(row)
+    if part:
+        yield part
+
+
+def predictions(network: Any, batch: Batch) -> Tensor:
+    """(N, V) logits in float32, of the supervised tokens alone."""
+    more = {"segments": batch.lengths} if _implementation(network) == SEGMENTS else {}
+    said = network(
+        input_ids=batch.ids,
+        position_ids=batch.positions,
+        logits_to_keep=batch.places,
+        use_cache=False,
+        **more,
+    )
+    logits: Tensor = said.logits[0].float()
+    return logits
+
+
+@contextmanager
+def row_by_row(network: Any) -> Iterator[bool]:
+    """Give the network this attention for a while; tells whether it can be run with it."""
+    before = _implementation(network)
+    together = _agrees(network)
+    if together:
+        network.set_attn_implementation(SEGMENTS)
+    try:
+        yield together
+    finally:
+        network.set_attn_implementation(before)
+
+
+def segment_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: tuple[int, ...] = (),
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Attend causally within each segment.
+
+    Args:
+        query: (1, heads, T, width); ``key`` and ``value`` may have fewer heads.
+        segments: lengths that sum up to T.
+
+    Returns:
+        (1, T, heads, width), and no weights.
+
+    Raises:
+        PackingUnfit: there are caps, sinks or biases that belong to the result.
+    """
+    needed = [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]
+    if needed or attention_mask is not None or sum(segments) != query.shape[2]:
+        raise PackingUnfit(", ".join(needed) or type(module).__name__)
+    parts = zip(*(tensor.split(segments, dim=2) for tensor in (query, key, value)), strict=True)
+    grouped = query.shape[1] != key.shape[1]
+    attended = []
+    for q, k, v in parts:
+        window = _window(q.shape[2], sliding_window, q.device)
+        attended.append(
+            scaled_dot_product_attention(
+                q, k, v, window, is_causal=window is None, scale=scaling, enable_gqa=grouped
+            )
+        )
+    return torch.cat(attended, dim=2).transpose(1, 2).contiguous(), None
+
+
+@lru_cache(maxsize=64)
+def _window(length: int, window: int | None, device: torch.device) -> Tensor | None:
+    """What each token of a row may look at, where that is not all before it."""
+    if window is None or length <= window:
+        return None
+    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
+
+
+def _agrees(network: Any) -> bool:
+    first, second = (
+        Rendered(
+            tuple(range(length)),
+            (False, *[True] * (length - 1)),
+            truncated=False,
+            full_length=length,
+        )
+        for length in TRIED
+    )
+    with torch.inference_mode():
+        alone = torch.cat(
+            [predictions(network, pack([row], network.device)) for row in (first, second)]
+        )
+        before = _implementation(network)
+        network.set_attn_implementation(SEGMENTS)
+        try:
+            packed = predictions(network, pack([first, second], network.device))
+        except (PackingUnfit, TypeError):
+            return False
+        finally:
+            network.set_attn_implementation(before)
+    difference = (packed - alone).abs().max() / alone.abs().max()
+    return bool(difference < AGREEMENT[network.dtype])
+
+
+def _implementation(network: Any) -> str:
+    name: str = network.config._attn_implementation  # noqa: SLF001 - it has no public reader
+    return name
+
+
+AttentionInterface.register(SEGMENTS, segment_attention)
+AttentionMaskInterface.register(SEGMENTS, lambda *_, **__: None)

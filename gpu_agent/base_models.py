@@ -215,7 +215,7 @@ def _license(path: Path) -> str | None:
     card = path / MODEL_CARD
     text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
     if front := FRONT_MATTER.match(text):
-        stated = dict(
+        stated: dict[str, str] = dict(
             re.findall(r"^(license|license_name):[ \t]*[\"']?([^\s\"'#]+)", front[1], re.MULTILINE)
         )
         if stated.get("license") == "other":  # its own name stands beside it

@@ -1,6 +1,7 @@
 """Makes the tiny model: a tokenizer, a network of three layers, and a fixed number of steps of pre-training."""
 
 import fcntl
+import json
 import math
 import os
 import random
@@ -17,11 +18,13 @@ from torch.optim import AdamW
 from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
 from gpu_agent.tiny.corpus import exchanges
-from gpu_agent.tiny.tokenizer import CONTEXT, END, START, train_tokenizer
+from gpu_agent.tiny.tokenizer import CONTEXT, END, SPECIAL, START, train_tokenizer
 
 STEPS: Final = 400
 BATCH: Final = 32  # exchanges a step
 EXCHANGES: Final = 6000
+ECHOES: Final = 1000
+ECHO_LENGTH: Final = (2, 16)  # tokens
 LEARNING_RATE: Final = 4e-3  # peak
 WARMUP: Final = 30  # steps
 LOWEST: Final = 0.03  # of the peak, at the end
@@ -82,19 +85,44 @@ def make_tiny(
     say = progress or (lambda _: None)
     began = time.monotonic()
     drawn = exchanges(random.Random(seed), EXCHANGES)
-    texts = [chat(asked, answer) for asked, answer in drawn]
-    tokenizer = train_tokenizer(texts)
+    tokenizer = train_tokenizer(
+        f"{role}\n{said}"
+        for exchange in drawn
+        for role, said in zip(("user", "assistant"), exchange, strict=True)
+    )
     network = _network(tokenizer, seed)
     say(f"making the tiny model: {network.num_parameters():,} parameters, {steps} steps")
-    _pre_train(network, tokenizer(texts)["input_ids"], steps, seed, say)
+    texts = [chat(asked, answer) for asked, answer in drawn]
+    rows = tokenizer(texts)["input_ids"] + echoes(tokenizer, random.Random(seed))
+    _pre_train(network, rows, steps, seed, say)
     network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    _save_tokenizer(folder, tokenizer)
     say(f"made the tiny model in {time.monotonic() - began:.1f} s")
+
+
+def _save_tokenizer(folder: Path, tokenizer: Any) -> None:
+    tokenizer.save_pretrained(folder)
+    config = folder / "tokenizer_config.json"
+    # What transformers 5 writes here is a name that older ones and other tools do not know.
+    named = json.loads(config.read_bytes()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def chat(asked: str, answer: str) -> str:
     """Write an exchange as the tokenizer's chat template does."""
     return f"{START}user\n{asked}{END}\n{START}assistant\n{answer}{END}\n"
+
+
+def echoes(tokenizer: Any, chance: random.Random) -> list[list[int]]:
+    """Draw rows that say any tokens back, in ids.
+
+    Many a token stands in the messages only as a part of longer ones. Never read and never written,
+    these would all look alike, and no adapter over frozen embeddings could tell one from another.
+    """
+    before, between, after = tokenizer(chat("Echo: \0", "\0").split("\0"))["input_ids"]
+    plain = range(len(SPECIAL), len(tokenizer))
+    drawn = (chance.choices(plain, k=chance.randint(*ECHO_LENGTH)) for _ in range(ECHOES))
+    return [[*before, *said, *between, *said, *after] for said in drawn]
 
 
 def _network(tokenizer: Any, seed: int) -> Any:
@@ -113,7 +141,7 @@ def _network(tokenizer: Any, seed: int) -> Any:
         **special,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = Qwen3ForCausalLM(config)
     network.generation_config = GenerationConfig(**special)
     return network

@@ -76,6 +76,21 @@ def _write_rich(table: Table, stream: TextIO) -> None:
     Console(file=stream, highlight=False).print(rich)
 
 
+def write_marked(parts: Sequence[tuple[str, bool]], file: TextIO | None = None) -> None:
+    """Write a text of which some parts stand out: by colour on a terminal, in brackets elsewhere."""
+    stream = file or sys.stdout
+    shown = [(_clean_lines(text), marked) for text, marked in parts]
+    if stream.isatty():
+        text = Text.assemble(*((part, "bold green" if marked else "dim") for part, marked in shown))
+        Console(file=stream, highlight=False).print(text)
+    else:
+        stream.write("".join(f"[[{part}]]" if marked else part for part, marked in shown) + "\n")
+
+
+def _clean_lines(text: str) -> str:
+    return "\n".join(clean(line) for line in text.split("\n"))
+
+
 def write_json(value: object, file: TextIO | None = None) -> None:
     """One JSON value on one line."""
     stream = file or sys.stdout

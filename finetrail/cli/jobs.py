@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from finetrail.cli.options import JobId, Json, Key, LabelColumn, TextColumn, Url
+from finetrail.cli.options import JobId, Json, Key, LabelColumn, RowKind, TextColumn, Url
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
     from finetrail.client import Client
@@ -27,17 +27,36 @@ def train(
         str | None,
         typer.Option(metavar="DATA", help="Held-out rows; a share of DATA if left out."),
     ] = None,
+    kind: RowKind = None,
     text: TextColumn = None,
     label: LabelColumn = None,
+    method: Annotated[
+        Literal["sequence_classification", "sft"] | None,
+        typer.Option(help="What suits the rows if left out.", rich_help_panel=TUNING),
+    ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(help="`finetrail/minilm`, a hub id or a folder.", rich_help_panel=TUNING),
+        typer.Option(
+            help="`finetrail/minilm`, `finetrail/tiny`, a hub id or a folder.",
+            rich_help_panel=TUNING,
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, rich_help_panel=TUNING)] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, rich_help_panel=TUNING)] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, rich_help_panel=TUNING)] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=8, help="In tokens.", rich_help_panel=TUNING)
+        int | None,
+        typer.Option(min=8, help="In tokens; the rest is cut off.", rich_help_panel=TUNING),
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Of LoRA.", rich_help_panel=TUNING)
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(min=0, help="Of LoRA: its weight.", rich_help_panel=TUNING)
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of LoRA's inputs.", rich_help_panel=TUNING),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of split and training.", rich_help_panel=TUNING)
@@ -50,27 +69,31 @@ def train(
     json: Json = False,
 ) -> None:
     """Fine-tune a model on a file or on a dataset that was uploaded before."""
-    from finetrail.cli import following, session, views
+    from finetrail.cli import following, job_views, session, views
+    from finetrail.client.calls import without_none
     from finetrail.render import write_json, write_table
 
+    lora = without_none({"rank": rank, "alpha": alpha, "dropout": dropout})
     tuned = {
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "max_length": max_length,
+        "lora": lora or None,
     }
     with session.connected(url, key) as client:
         job = client.submit_job(
             model,
-            _dataset(client, data, text, label),
-            test_dataset_id=_dataset(client, test, text, label) if test else None,
+            _dataset(client, data, kind, text, label),
+            test_dataset_id=_dataset(client, test, kind, text, label) if test else None,
             base_model=base_model,
-            hyperparameters={name: value for name, value in tuned.items() if value is not None},
+            method=method,
+            hyperparameters=without_none(tuned),
             split=None if seed is None else {"seed": seed},
             seed=seed,
         )
         if not follow:
-            views.write(job, json, views.job)
+            job_views.write_job(job, json)
             if not json:
                 typer.echo(f"watch it:  finetrail logs -f {job.id}", err=True)
             return
@@ -85,7 +108,7 @@ def train(
     if json:
         write_json({**job.model_dump(mode="json"), "evaluation": evaluation})
         return
-    write_table(views.job(job))
+    job_views.write_job(job, as_json=False)
     if evaluation:
         write_table(views.evaluation(evaluation))
 
@@ -102,23 +125,23 @@ def jobs(
     json: Json = False,
 ) -> None:
     """List jobs, newest first, or show one."""
-    from finetrail.cli import session, views
+    from finetrail.cli import job_views, session, views
 
     with session.connected(url, key) as client:
         if job_id is None:
             found = client.jobs(status=status, model=model, limit=limit)
-            views.write(found, json, views.jobs)
+            views.write(found, json, job_views.jobs)
         else:
-            views.write(client.job(session.job_id(client, job_id)), json, views.job)
+            job_views.write_job(client.job(session.job_id(client, job_id)), json)
 
 
 def cancel(job_id: JobId, url: Url = None, key: Key = None, json: Json = False) -> None:
     """Stop a job at its next step; asking twice changes nothing."""
-    from finetrail.cli import session, views
+    from finetrail.cli import job_views, session
 
     with session.connected(url, key) as client:
         job = client.cancel(session.job_id(client, job_id))
-    views.write(job, json, views.job)
+    job_views.write_job(job, json)
 
 
 def logs(
@@ -171,12 +194,14 @@ def metrics(
     views.write(found, json, views.metrics)
 
 
-def _dataset(client: "Client", data: str, text: str | None, label: str | None) -> str:
+def _dataset(
+    client: "Client", data: str, kind: str | None, text: str | None, label: str | None
+) -> str:
     """The id of a dataset: as given, or of a file that is uploaded now."""
     file = Path(data)
     if not file.exists() and _is_id(data):
         return data
-    return client.upload_dataset(file, text_column=text, label_column=label).id
+    return client.upload_dataset(file, kind=kind, text_column=text, label_column=label).id
 
 
 def _is_id(text: str) -> bool:

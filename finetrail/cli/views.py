@@ -7,13 +7,11 @@ from finetrail.cli.comparison import comparison
 from finetrail.client import (
     Evaluation,
     Event,
-    Job,
     Model,
     Prediction,
     Version,
 )
 from finetrail.client.models import StepMetrics
-from finetrail.live import position
 from finetrail.render import (
     Table,
     facts,
@@ -34,36 +32,6 @@ def write(value: T, as_json: bool, view: Callable[[T], Table]) -> None:
         write_json(value)
     else:
         write_table(view(value))
-
-
-def jobs(found: list[Job]) -> Table:
-    rows = [
-        (each.id, each.model, each.status, _percent(each), number(each.loss), _made(each))
-        for each in found
-    ]
-    return Table(
-        ("id", "model", "status", "done", "loss", "version"), rows, empty="There are no jobs."
-    )
-
-
-def job(one: Job) -> Table:
-    return facts(
-        [
-            ("job", one.id),
-            ("model", one.model),
-            ("base", f"{one.base_model} ({one.method})"),
-            ("status", one.status),
-            ("error", f"{one.error.message} ({one.error.code})" if one.error else ""),
-            ("progress", position(one)),
-            ("attempt", str(one.attempt or "")),
-            ("dataset", one.dataset_id),
-            ("version", _made(one)),
-            ("evaluation", one.evaluation_id or ""),
-            ("created", moment(one.created_at)),
-            ("started", moment(one.started_at)),
-            ("ended", moment(one.ended_at)),
-        ]
-    )
 
 
 def metrics(found: list[StepMetrics]) -> Table:
@@ -197,14 +165,6 @@ def _cell(value: object) -> str:
             return ", ".join(_cell(each) for each in value)
         case _:
             return str(value)
-
-
-def _percent(one: Job) -> str:
-    return "" if one.progress.percent is None else f"{one.progress.percent:.0f} %"
-
-
-def _made(one: Job) -> str:
-    return f"{one.version.model} {one.version.number}" if one.version else ""
 
 
 def _active(one: Model) -> str:

@@ -61,6 +61,36 @@ def job(**changes: Any) -> dict[str, Any]:
     }
 
 
+def language_job(**changes: Any) -> dict[str, Any]:
+    """Of a language model that has started."""
+    return job(
+        base_model="finetrail/tiny",
+        method="sft",
+        base_model_record={
+            "id": "finetrail/tiny",
+            "revision": None,
+            "license": "apache-2.0",
+            "parameters": 700_000,
+            "sha256": {"config.json": "1" * 64, "model.safetensors": "0" * 64},
+            "stored": True,
+        },
+        supervision={
+            "rows": 360,
+            "tokens": 9000,
+            "supervised_tokens": 900,
+            "truncated_rows": 2,
+            "dropped_rows": 1,
+            "longest_row": 64,
+            "padding_share": 0.4,
+            "example": [
+                {"text": "user: money\x1b back\nassistant: ", "supervised": False},
+                {"text": "refund", "supervised": True},
+            ],
+        },
+        **changes,
+    )
+
+
 def succeeded() -> dict[str, Any]:
     return job(
         status="succeeded",

@@ -156,6 +156,50 @@ def test_training_on_a_file_uploads_it_and_submits_a_job(
     }
 
 
+def test_what_is_chosen_of_a_language_model_is_sent_and_the_rest_is_left_to_the_server(
+    server: FakeServer, cli: Cli, tmp_path: Path
+) -> None:
+    (tmp_path / "chats.jsonl").write_text("{}\n")
+    server.on("POST", "/api/v1/datasets", Reply(201, answers.dataset()))
+    server.on("POST", "/api/v1/jobs", Reply(202, answers.job(status="queued")))
+    tuned = ("--rank", "4", "--alpha", "8", "--dropout", "0", "--max-length", "512")
+    chosen = ("--method", "sft", "--base-model", "qwen", "--kind", "chat", *tuned)
+
+    done = cli("train", "chats.jsonl", "--model", "support", *chosen)
+
+    assert done.exit_code == Exit.OK, done.output
+    assert server.asked[0].query["kind"] == "chat"
+    assert server.asked[-1].json == {
+        "model": "support",
+        "dataset_id": answers.dataset()["id"],
+        "base_model": "qwen",
+        "method": "sft",
+        "hyperparameters": {
+            "max_length": 512,
+            "lora": {"rank": 4, "alpha": 8.0, "dropout": 0.0},
+        },
+    }
+
+
+def test_a_job_shows_its_base_model_and_marks_what_is_learned(server: FakeServer, cli: Cli) -> None:
+    server.on("GET", JOB, Reply(json=answers.language_job()))
+
+    shown = cli("jobs", JOB_ID).stdout
+
+    assert "finetrail/tiny (sft)" in shown
+    assert "model.safetensors 000000000000" in shown
+    assert "900 tokens, 10.0 %" in shown
+    assert shown.endswith("user: money\\x1b back\nassistant: [[refund]]\n")
+    assert "\x1b" not in shown
+
+
+def test_a_job_of_which_nothing_is_decided_yet_is_shown(server: FakeServer, cli: Cli) -> None:
+    undecided = answers.job(status="queued", base_model=None, method=None, progress={})
+    server.on("GET", JOB, Reply(json=undecided))
+
+    assert "None" not in cli("jobs", JOB_ID).stdout
+
+
 def test_training_on_a_dataset_uploads_nothing(server: FakeServer, cli: Cli) -> None:
     server.on("POST", "/api/v1/jobs", Reply(202, answers.job()))
 

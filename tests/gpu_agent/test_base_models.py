@@ -104,3 +104,102 @@ def test_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
     assert "weights in safetensors" in refused(tiny.NAME, folder.parent)
+
+
+def test_chat_template_belongs_to_the_model_and_its_card_does_not(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    (folder / "README.md").write_text("A model.", encoding="utf-8")
+
+    found = find_base_model(tiny.NAME, Places(folder.parent))
+
+    assert "chat_template.jinja" in found.sha256
+    assert "README.md" not in found.sha256
+
+
+@pytest.mark.parametrize(
+    ("card", "license_"),
+    [
+        ("---\nlanguage: en\nlicense: apache-2.0\n---\n# A model\n", "apache-2.0"),
+        ("---\r\nlicense: 'mit'  # as said below\r\n---\r\n", "mit"),
+        ("---\nlicense: other\nlicense_name: house-rules\n---\n", "house-rules"),
+        ("---\nlicense: other\n---\n", "other"),
+        ("---\nlanguage: en\n---\nlicense: mit\n", None),
+        ("license: mit\n", None),
+    ],
+)
+def test_license_is_what_the_model_card_states(
+    card: str, license_: str | None, folder: Path
+) -> None:
+    (folder / "README.md").write_bytes(card.encode())
+
+    assert find_base_model(tiny.NAME, Places(folder.parent)).license == license_
+
+
+def test_license_is_else_what_the_configuration_states(folder: Path) -> None:
+    content = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(content | {"license": "mit"}), encoding="utf-8")
+
+    assert find_base_model(tiny.NAME, Places(folder.parent)).license == "mit"
+
+
+def test_record_says_what_was_found(folder: Path) -> None:
+    found = find_base_model(tiny.NAME, Places(folder.parent))
+
+    record = found.record(123)
+
+    assert (record.id, record.sha256, record.parameters) == (tiny.NAME, found.sha256, 123)
+    assert not found.made_here
+
+
+def test_model_that_is_still_what_it_was_is_found(folder: Path) -> None:
+    found = find_base_model(tiny.NAME, Places(folder.parent))
+
+    assert find_base_model(tiny.NAME, Places(folder.parent), found.record()) == found
+
+
+@pytest.mark.parametrize("change", ["other", "missing", "new"])
+def test_model_that_is_no_longer_what_it_was_is_refused(change: str, folder: Path) -> None:
+    pinned = find_base_model(tiny.NAME, Places(folder.parent)).record()
+    match change:
+        case "other":
+            (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+        case "missing":
+            (folder / "tokenizer_config.json").unlink()
+        case _:
+            (folder / "chat_template.jinja").write_text("new", encoding="utf-8")
+
+    with pytest.raises(BaseModelRefused) as refusal:
+        find_base_model(tiny.NAME, Places(folder.parent), pinned)
+
+    changed = "chat_template.jinja" if change == "new" else "tokenizer_config.json"
+    assert changed in str(refusal.value)
+    assert "config.json," not in str(refusal.value)
+    assert "only ever loaded over the base model it was trained on" in str(refusal.value)
+
+
+def test_stored_files_of_a_pinned_model_are_taken_and_no_others(
+    folder: Path, tmp_path: Path
+) -> None:
+    there = find_base_model(tiny.NAME, Places(folder.parent))
+    stored = tmp_path / "stored"
+    shutil.copytree(folder, stored)
+    (folder / "model.safetensors").write_bytes(b"made anew, otherwise")
+    places = Places(models=folder.parent, made=tmp_path / "made", stored=stored)
+
+    found = find_base_model("finetrail/tiny", places, there.record())
+
+    assert (found.path, found.sha256, found.id) == (stored, there.sha256, there.id)
+    assert not (tmp_path / "made").exists()
+
+
+def test_stored_files_that_were_altered_are_refused(folder: Path) -> None:
+    pinned = find_base_model(tiny.NAME, Places(folder.parent)).record()
+    (folder / "model.safetensors").write_bytes(b"altered")
+
+    with pytest.raises(BaseModelRefused, match=r"model\.safetensors"):
+        find_base_model(tiny.NAME, Places(stored=folder), pinned)
+
+
+def test_model_that_is_made_here_needs_a_folder_to_be_kept_in() -> None:
+    with pytest.raises(BaseModelRefused, match="no folder"):
+        find_base_model("finetrail/tiny", Places())

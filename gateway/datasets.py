@@ -76,7 +76,7 @@ class MessagePreview(msgspec.Struct):
     supervised: bool
 
 
-class RowPreview(msgspec.Struct, omit_defaults=True):
+class RowPreview(msgspec.Struct):
     """A row as training reads it: a text and its label, or the messages of a conversation."""
 
     line: int

@@ -125,8 +125,12 @@ def assign_conversation_splits(
     if test_fraction > 0:
         wanted = max(wanted, 1)
         if free < 1:
-            prompt = "1 prompt" if prompts else "no prompt"
-            message = f"{total} conversations have {prompt} together, so none can be held out"
+            few = (
+                "there is 1 conversation"
+                if total == 1
+                else f"the {total} conversations share a prompt"
+            )
+            message = f"{few}, so none can be held out to test on"
             raise SplitImpossible(message, None, {"rows": total, "distinct_texts": len(prompts)})
     test, rest = _take(prompts, wanted, free)
     validation, _ = _take(rest, _Share(validation_fraction).of(total), free - len(test))

@@ -1,5 +1,6 @@
 """What the routes answer when all is well, and how commands behave when things are slow or away."""
 
+import json
 from typing import Any
 from uuid import UUID
 
@@ -39,6 +40,39 @@ async def test_an_uploaded_dataset_is_answered_when_it_is_validated(world: World
     assert rows["items"] == [
         {"line": 2, "text": "message number 0", "label": "refund"},
         {"line": 3, "text": "message number 1", "label": "delivery"},
+    ]
+
+
+async def test_a_dataset_of_conversations_shows_what_is_learnt(world: World) -> None:
+    turns = [("system", "Be brief."), ("user", "Where is it?"), ("assistant", "On its way.")]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    async with world.client("editor") as client:
+        uploaded = await client.post(
+            "/api/v1/datasets",
+            content=json.dumps(row).encode(),
+            headers={"Content-Type": "application/x-ndjson"},
+        )
+    dataset = uploaded.json()
+
+    shown = await get(world, f"/datasets/{dataset['id']}")
+    rows = await get(world, f"/datasets/{dataset['id']}/rows")
+
+    assert shown == dataset
+    assert (dataset["kind"], dataset["messages"], dataset["supervised_messages"]) == ("chat", 3, 1)
+    assert dataset["example"] == [
+        {"text": "system: Be brief.", "supervised": False},
+        {"text": "user: Where is it?", "supervised": False},
+        {"text": "assistant: On its way.", "supervised": True},
+    ]
+    assert rows["items"] == [
+        {
+            "line": 1,
+            "messages": [
+                {"role": role, "content": content, "supervised": role == "assistant"}
+                for role, content in turns
+            ],
+            "raw": False,
+        }
     ]
 
 

@@ -58,6 +58,7 @@ GOOD = [f"text {n},{'a' if n % 2 else 'b'}" for n in range(10)]
         (b'{"text": "a", "label": "b"}\n{"text": ', JSONL, None, 2, None),
         (b'{"text": "a"}\n', JSONL, None, 1, "label"),
         (b'{"text": 5, "label": "b"}\n', JSONL, None, 1, "text"),
+        (b'{"messages": [{"role": "user"}]}', JSONL, "missing_key", 1, "messages[0].content"),
     ],
 )
 async def test_a_bad_file_is_told_by_line_and_field_and_leaves_nothing(
@@ -291,6 +292,53 @@ async def test_json_lines_and_named_columns_are_read(world: World) -> None:
 
     assert answer.status_code == 201, answer.text
     assert (answer.json()["format"], answer.json()["text_column"]) == ("jsonl", "body")
+
+
+QUESTION, ANSWER = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+CHAT = json.dumps({"messages": [QUESTION, ANSWER]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "kind"),
+    [
+        (CHAT, JSONL, "chat"),
+        (b'{"instruction": "a", "output": "b"}', JSONL, "instruction"),
+        (b"prompt,completion\na,b\n", CSV, "prompt_completion"),
+    ],
+)
+async def test_conversations_are_told_by_their_rows(
+    world: World, content: bytes, headers: Any, kind: str
+) -> None:
+    answer = (await upload(world, content, headers)).json()
+
+    assert (answer["status"], answer["kind"], answer["rows"]) == ("valid", kind, 1)
+    assert (answer["labels"], answer["messages"], answer["supervised_messages"]) == ({}, 2, 1)
+
+
+@pytest.mark.parametrize("as_form", [False, True])
+async def test_the_kind_of_the_rows_is_what_the_sender_says(world: World, as_form: bool) -> None:
+    content = b"question,answer\na,b\n"
+    columns = {"text_column": "question", "label_column": "answer", "kind": "prompt_completion"}
+
+    if as_form:
+        fields = [(name, None, value.encode()) for name, value in columns.items()]
+        answer = await upload(world, form(*fields, ("file", "rows.csv", content)), FORM)
+    else:
+        answer = await upload(world, content, **columns)
+
+    assert answer.status_code == 201, answer.text
+    assert {name: answer.json()[name] for name in columns} == columns
+
+
+@pytest.mark.parametrize("as_form", [False, True])
+async def test_a_kind_that_there_is_not_is_refused(world: World, as_form: bool) -> None:
+    if as_form:
+        problem = await refused(world, form(("kind", None, b"dpo"), FILE), FORM)
+    else:
+        problem = await refused(world, csv_rows(), kind="dpo")
+
+    assert (problem["status"], problem["code"]) == (400, "invalid_request")
+    assert [error["field"] for error in problem["errors"]] == ["kind"]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from domain.access.commands import IssueKey
 from domain.access.events import Role
 from domain.agents.commands import EnrolAgent
 from domain.catalog import aggregate_of
-from domain.datasets.commands import RecordValidation
 from domain.datasets.events import DatasetRegistered
 from domain.errors import BusUnavailable, CommandTimeout, Rejected, StoreUnavailable
 from domain.evaluations.commands import ClaimEvaluation, RecordResult, RunEvaluation
@@ -57,6 +56,7 @@ from gateway.app import Config, Gateway
 from gateway.ports import Log
 from handlers.commands import CommandDesk
 from handlers.histories import Histories
+from handlers.validation import validate
 from projections import access_keys as key_rows
 from projections import agents as agent_rows
 from projections import datasets as dataset_rows
@@ -180,10 +180,11 @@ class MemoryFeed:
 
 
 class MemoryBus:
-    """Decides at once, by the real rules; uploads are found valid as the reaction would."""
+    """Decides at once, by the real rules; uploads are validated as the reaction would."""
 
-    def __init__(self, store: MemoryEventStore, feed: MemoryFeed) -> None:
+    def __init__(self, store: MemoryEventStore, feed: MemoryFeed, blobs: LocalBlobs) -> None:
         self._store = store
+        self._blobs = blobs
         self._feed = feed
         self._desk = CommandDesk(Histories(store), lambda: NOW)
         self.away = False
@@ -207,13 +208,15 @@ class MemoryBus:
         self._feed.tell_events()
         for recorded in await self._store.everything(after=outcome.sequence - 1):
             if isinstance(recorded.event, DatasetRegistered):
-                await self.decide(_validation(recorded))
+                await self.decide(await self._validation(recorded, recorded.event))
         return outcome
 
-
-def _validation(recorded: Recorded[Event]) -> Envelope[Command]:
-    command = RecordValidation(dataset_id=recorded.stream.id, longest_text_chars=40)
-    return envelope(command, recorded.stream.id, "reaction", id_=uuid5(recorded.id, "validate"))
+    async def _validation(
+        self, recorded: Recorded[Event], registered: DatasetRegistered
+    ) -> Envelope[Command]:
+        verdict = await validate(registered, self._blobs)
+        id_ = uuid5(recorded.id, "validate")
+        return envelope(verdict, recorded.stream.id, "reaction", id_=id_)
 
 
 def envelope(
@@ -488,9 +491,9 @@ class World:
         self.folder = folder
         self.store = MemoryEventStore()
         self.feed = MemoryFeed(self.store)
-        self.bus = MemoryBus(self.store, self.feed)
-        self.queries = MemoryQueries(self.store)
         self.blobs = LocalBlobs(folder)
+        self.bus = MemoryBus(self.store, self.feed, self.blobs)
+        self.queries = MemoryQueries(self.store)
         self.inference = FakeInference()
         self.keys: dict[str, NewKey] = {}
         self.gateway = Gateway(
@@ -572,9 +575,8 @@ class World:
         self, model: str = "support", *, active: bool = True, ready: bool = True
     ) -> UUID:
         """Register the next version of a language model; gives its id."""
-        dataset = await self.uploaded(name=f"{model}.csv")
         job_id = uuid5(AGENT, f"{model} {self.events}")
-        ref = {"dataset_id": dataset["id"], "name": model, "format": "jsonl", "delimiter": None}
+        ref = {"dataset_id": UUID(int=8), "name": model, "format": "jsonl", "delimiter": None}
         ref |= {"kind": "chat", "text_column": "messages", "label_column": "", "rows": 28}
         files = await self._adapter()
         spec = JobSpec(
@@ -586,10 +588,14 @@ class World:
         )
         await self._registered(job_id, spec, files, ready=ready, result=_RESULT | {"labels": ()})
         version_id = derived_id(W, "version", str(job_id))
-        model_id = derived_id(W, "model", model)
         if active:
-            await self.decide(ActivateModel(model_id=model_id, version_id=version_id), model_id)
+            await self.activate(model, version_id)
         return version_id
+
+    async def activate(self, model: str, version_id: UUID) -> None:
+        model_id = derived_id(W, "model", model)
+        activate = ActivateModel(model_id=model_id, version_id=version_id)
+        await self.decide(activate, model_id, "gateway")
 
     async def _adapter(self) -> tuple[Any, ...]:
         from domain.blobs import FileEntry

@@ -263,6 +263,36 @@ async def test_stored_bytes_are_read_again_and_stated(inside: Inside) -> None:
     assert facts["longest_text_chars"] == len("now stop it")
 
 
+async def test_stored_conversations_are_counted_and_one_is_shown(inside: Inside) -> None:
+    content = b"".join(
+        b'{"messages": [{"role": "user", "content": "%s"}, {"role": "assistant", "content": "%s"}]}\n'
+        % pair
+        for pair in [(b"a", b"x"), (b"a", b"x"), (b"a", b"y"), (b"bcd", b"x")]
+    )
+    event = registered(content).model_copy(
+        update={"kind": "chat", "format": "jsonl", "text_column": "messages", "label_column": "", "labels": {}}
+    )  # fmt: skip
+    inside.blobs.contents[event.blob.sha256] = content
+    await inside.happened("dataset", samples.DATASET, event)
+
+    await inside.react()
+
+    (_, validated) = await inside.store.everything()
+    assert validated.event.model_dump(exclude={"dataset_id"}) == {
+        "type": "DatasetValidated",
+        "duplicate_rows": 1,
+        "conflicting_texts": 1,
+        "longest_text_chars": 4,
+        "mean_text_chars": 2.5,
+        "messages": 8,
+        "supervised_messages": 4,
+        "example": (
+            {"text": "user: a", "supervised": False},
+            {"text": "assistant: x", "supervised": True},
+        ),
+    }
+
+
 @pytest.mark.parametrize(
     ("content", "named", "rows", "code"),
     [

@@ -11,6 +11,7 @@ from domain.agents.events import AgentDrained
 from domain.catalog import EVENTS
 from domain.messages import Event
 from domain.telemetry import MetricsLogged
+from domain.work import Segment
 from projections import (
     access_keys,
     agents,
@@ -69,6 +70,21 @@ def test_a_dataset_is_pending_until_it_was_judged() -> None:
     assert (pending.status, pending.labels) == ("pending", {"no": 20, "yes": 20})
     assert (valid.status, valid.duplicate_rows) == ("valid", 1)
     assert (rejected.status, rejected.code) == ("rejected", "too_few_rows")
+
+
+def test_a_dataset_of_conversations_shows_the_first_one() -> None:
+    registered = h.dataset_registered("a").model_copy(update={"kind": "chat", "labels": {}})
+    said = Segment(text="assistant: yes", supervised=True)
+    validated = h.dataset_validated("a").model_copy(
+        update={"messages": 80, "supervised_messages": 40, "example": (said,)}
+    )
+
+    pending = the_row(datasets.VIEW, [registered])
+    valid = the_row(datasets.VIEW, [registered, validated])
+
+    assert (pending.kind, pending.messages, pending.example) == ("chat", None, [])
+    assert (valid.messages, valid.supervised_messages) == (80, 40)
+    assert valid.example == [{"text": "assistant: yes", "supervised": True}]
 
 
 def test_a_row_knows_the_event_that_made_it_and_its_streams_last_one() -> None:

@@ -1,4 +1,4 @@
-"""The agent's side of NATS: work in; presence, telemetry and predictions out."""
+"""The agent's side of NATS: work and requests in; presence, telemetry and answers out."""
 
 import asyncio
 import logging
@@ -13,9 +13,10 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from domain.subjects import presence_subject
+from domain.inference import Begun, Control, End, GenerateRequest, InService, Piece, Refused
+from domain.subjects import presence_subject, serving_subject
 from domain.telemetry import LogEmitted, MetricsLogged
 from domain.work import (
     EvaluateAssignment,
@@ -31,6 +32,11 @@ from domain.work import (
 PULL_S: Final = 2.0  # a pull request dies with the server, and is missed for at most this long
 PAUSE_S: Final = 0.5  # after an answer that is neither work nor "none yet"
 EMIT_TIMEOUT_S: Final = 2.0  # a healthy server acknowledges in a millisecond
+IN_SERVICE_TIMEOUT_S: Final = 1.0  # a gateway answers in milliseconds
+CLOSE_S: Final = 1.0  # to say that nothing more comes
+WORDS: Final[dict[bytes, Control]] = {b"keep": "keep", b"cancel": "cancel"}
+
+Send = Callable[[Begun | Piece | End | Refused], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 _work: TypeAdapter[TrainAssignment | EvaluateAssignment | StopWork] = TypeAdapter(WorkMessage)
@@ -70,7 +76,7 @@ class NatsAgentLink:
         self._agent_id = agent_id
         self._workspace = workspace
         self._pull: JetStreamContext.PullSubscription | None = None
-        self._requests: Subscription | None = None
+        self._subscriptions: list[Subscription] = []
         self._answering: set[asyncio.Task[None]] = set()
 
     async def next_work(self) -> NatsWorkItem | None:
@@ -123,42 +129,120 @@ class NatsAgentLink:
         except (NatsError, TimeoutError) as problem:
             raise ConnectionError(f"telemetry was not taken: {problem}") from problem
 
-    async def serve(self, answer: Callable[[PredictRequest], Awaitable[PredictReply]]) -> None:
+    async def in_service(self) -> InService | None:
+        """Ask a gateway; None where none answers."""
+        try:
+            subject = serving_subject(self._workspace)
+            msg = await self._nc.request(subject, timeout=IN_SERVICE_TIMEOUT_S)
+            return InService.model_validate_json(msg.data)
+        except (NatsError, TimeoutError):
+            return None
+        except ValidationError as problem:
+            _log.warning("what is in service cannot be read: %s", problem)
+            return None
+
+    async def serve(
+        self,
+        answer: Callable[[PredictRequest], Awaitable[PredictReply]],
+        generate: Callable[[GenerateRequest, Send], Awaitable[None]],
+        hear: Callable[[str, Control], None],
+    ) -> None:
         async def on_request(msg: Msg) -> None:
             # The client awaits its callbacks one by one; a slow answer must not hold up the next.
-            task = asyncio.create_task(self._reply(msg, answer))
+            task = asyncio.create_task(self._reply(msg, answer, generate))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
 
-        subject = f"infer.{self._workspace}.*"
-        self._requests = await self._nc.subscribe(subject, queue="infer", cb=on_request)
+        async def on_control(msg: Msg) -> None:
+            if (word := WORDS.get(msg.data)) is not None:
+                hear(msg.subject.rpartition(".")[2], word)
+
+        self._subscriptions = [
+            await self._nc.subscribe(f"control.{self._workspace}.*", cb=on_control),
+            await self._nc.subscribe(f"infer.{self._workspace}.*", queue="infer", cb=on_request),
+        ]
 
     async def close(self) -> None:
-        """Take no more requests; answers that are on their way are dropped."""
-        if self._requests is not None and not self._nc.is_closed:
-            await self._requests.unsubscribe()
+        """Take no more requests; answers that do not end in a moment are dropped."""
+        for subscription in self._subscriptions:
+            if not self._nc.is_closed:
+                await subscription.unsubscribe()
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=CLOSE_S)
         for task in self._answering:
             task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
 
     async def _reply(
-        self, msg: Msg, answer: Callable[[PredictRequest], Awaitable[PredictReply]]
+        self,
+        msg: Msg,
+        answer: Callable[[PredictRequest], Awaitable[PredictReply]],
+        generate: Callable[[GenerateRequest, Send], Awaitable[None]],
     ) -> None:
         if not msg.reply:
             return  # nobody waits
         try:
-            request = PredictRequest.model_validate_json(msg.data)
+            if _Kind.model_validate_json(msg.data).kind == "generate":
+                await self._stream(
+                    msg.reply, GenerateRequest.model_validate_json(msg.data), generate
+                )
+            else:
+                await self._predict(msg.reply, PredictRequest.model_validate_json(msg.data), answer)
         except ValidationError as problem:
-            reply = _refusal("", "bad_request", f"the request cannot be read: {problem}")
-        else:
-            reply = await answer(request)
+            await self._publish(msg.reply, _unreadable(msg.data, problem))
+        except ConnectionError as problem:
+            _log.warning("an answer was not delivered: %s", problem)
+
+    async def _predict(
+        self,
+        inbox: str,
+        request: PredictRequest,
+        answer: Callable[[PredictRequest], Awaitable[PredictReply]],
+    ) -> None:
+        reply = await answer(request)
         try:
-            await self._nc.publish(msg.reply, reply.model_dump_json().encode())
+            await self._publish(inbox, reply)
         except MaxPayloadError:
             too_large = "the answer is larger than one message; send fewer texts at a time"
-            small = _refusal(reply.request_id, "reply_too_large", too_large)
-            await self._nc.publish(msg.reply, small.model_dump_json().encode())
+            await self._publish(inbox, _refusal(request.request_id, "reply_too_large", too_large))
+
+    async def _stream(
+        self,
+        inbox: str,
+        request: GenerateRequest,
+        generate: Callable[[GenerateRequest, Send], Awaitable[None]],
+    ) -> None:
+        try:
+            await generate(request, lambda reply: self._publish(inbox, reply))
+        except MaxPayloadError:
+            too_large = "a part of the answer is larger than one message; ask for no alternatives"
+            failed = Failed(code="reply_too_large", message=too_large, retryable=False)
+            await self._publish(inbox, Refused(request_id=request.request_id, error=failed))
+
+    async def _publish(self, inbox: str, reply: BaseModel) -> None:
+        try:
+            await self._nc.publish(inbox, reply.model_dump_json().encode())
+        except MaxPayloadError:
+            raise
         except NatsError as problem:
-            _log.warning("a prediction was not delivered: %s", problem)
+            raise ConnectionError(str(problem) or type(problem).__name__) from problem
+
+
+class _Kind(BaseModel):
+    kind: str = "predict"
+    request_id: str = ""
+
+
+def _unreadable(body: bytes, problem: ValidationError) -> PredictReply | Refused:
+    message = f"the request cannot be read: {problem}"
+    try:
+        known = _Kind.model_validate_json(body)
+    except ValidationError:
+        known = _Kind()
+    if known.kind != "generate":
+        return _refusal(known.request_id, "bad_request", message)
+    error = Failed(code="bad_request", message=message, retryable=False)
+    return Refused(request_id=known.request_id, error=error)
 
 
 def _refusal(request_id: str, code: str, message: str) -> PredictReply:

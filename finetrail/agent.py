@@ -36,7 +36,7 @@ async def run_agent(
 
     Args:
         training: program of the children that train and evaluate.
-        serving: program of the child that predicts.
+        serving: program of the child that predicts and generates.
     """
     nc = await _connected(settings, stop)
     if nc is None:
@@ -81,8 +81,10 @@ async def _build(
         command=training,
     )
     config = ServingConfig(
+        agent_id=settings.agent_id,
         folder=settings.agent_work_dir / SERVING_FOLDER,
         models_folder=models_folder,
+        made_folder=workshop.base_models,
         device=device,
         threads=settings.threads,
         environment=environment,

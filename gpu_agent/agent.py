@@ -15,6 +15,8 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from domain.agents.commands import EnrolAgent
+from domain.inference import InService
+from domain.jobs.spec import Method
 from domain.messages import Command, Envelope, StreamId
 from domain.work import EvaluateAssignment, HeldWork, Presence, StopWork, TrainAssignment
 from gpu_agent.attempt import RunningAttempt, Workshop
@@ -26,6 +28,9 @@ from gpu_agent.serving_child import SERVING_FOLDER, Serving
 METHODS: Final = ("sequence_classification", "sft")
 REMEMBERED: Final = 1000  # a message comes again within minutes of its attempt's end, if at all
 IDLE_S: Final = 1.0  # an evaluation follows its training within a fraction of this
+IN_SERVICE_S: Final = 5.0  # until a version that was put into service is warm, at the most
+GATEWAY_S: Final = 10.0  # for a gateway that is just starting
+ASK_AGAIN_S: Final = 0.2
 PRESENCE_S: Final = 1.0  # the scheduler gives up after ten of them
 KEEP_S: Final = 7.0  # a quarter of the work consumer's ack_wait
 CANCEL_S: Final = 15.0  # a step of a large model on a slow machine
@@ -61,6 +66,7 @@ class _Held:
     """An attempt from the moment its message arrived until the log knows of its end."""
 
     items: list[WorkItem]  # every delivery, the latest last
+    assignment: TrainAssignment | EvaluateAssignment
     running: RunningAttempt
     task: asyncio.Task[None] | None = None
 
@@ -84,6 +90,7 @@ class Agent:
         self._held: dict[tuple[UUID, int], _Held] = {}
         self._ended: deque[tuple[UUID, int]] = deque(maxlen=REMEMBERED)
         self._slots = asyncio.Semaphore(identity.slots)
+        self._ready = False
         self._draining = False
         self._refusal = ""
 
@@ -99,12 +106,12 @@ class Agent:
                 lasting = [
                     tasks.create_task(self._announce()),
                     tasks.create_task(self._serving.run()),
+                    tasks.create_task(self._serve()),
                 ]
                 taking = [
                     tasks.create_task(self._enrol(stop)),
                     tasks.create_task(self._take_work(tasks)),
                 ]
-                await self._link.serve(self._serving.answer)
                 await stop.wait()
                 for task in taking:
                     task.cancel()
@@ -154,9 +161,38 @@ class Agent:
                     memory_bytes=me.machine.memory_bytes,
                     methods=METHODS,
                     draining=self._draining,
+                    serving="ready" if self._ready else "starting",
                 )
             )
             await asyncio.sleep(PRESENCE_S)
+
+    async def _serve(self) -> None:
+        """Answer once that which is in service is warm, and from then on keep warm what comes into it."""
+        if in_service := await self._first_in_service():
+            await self._serving.warm(in_service.models)
+        await self._link.serve(self._serving.answer, self._serving.generate, self._serving.control)
+        self._ready = True
+        _log.info("ready to serve")
+        while True:
+            await asyncio.sleep(IN_SERVICE_S)
+            if self._evaluating():
+                continue  # loading a model would blur the response times that it measures
+            if in_service := await self._link.in_service():
+                await self._serving.warm(in_service.models)
+
+    async def _first_in_service(self) -> InService | None:
+        """Agents and gateways start together, but nobody waits for a gateway that does not come."""
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + GATEWAY_S
+        while True:
+            in_service = await self._link.in_service()
+            if in_service is not None or clock() > give_up_at:
+                return in_service
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    def _evaluating(self) -> bool:
+        held = self._held.values()
+        return any(isinstance(one.assignment, EvaluateAssignment) for one in held)
 
     async def _take_work(self, tasks: TaskGroup) -> None:
         while True:
@@ -184,7 +220,7 @@ class Agent:
         else:
             me = self._identity
             reports = Reports(attempt, str(me.agent_id), str(me.boot_id), self._commands)
-            held = _Held([item], RunningAttempt(assignment, reports, self._shop))
+            held = _Held([item], assignment, RunningAttempt(assignment, reports, self._shop))
             self._held[attempt.key] = held
             held.task = tasks.create_task(self._hold(held))
 
@@ -200,12 +236,13 @@ class Agent:
         del self._held[attempt.key]
         for item in held.items:  # a repeat may be another message, with a place of its own
             await item.ack()
-        asyncio.get_running_loop().call_later(IDLE_S, self._warm_up_when_idle)
+        method = held.assignment.spec.method
+        asyncio.get_running_loop().call_later(IDLE_S, self._warm_up_when_idle, method)
 
-    def _warm_up_when_idle(self) -> None:
+    def _warm_up_when_idle(self, method: Method) -> None:
         """Not beside an evaluation: it would slow it down and blur the response times it measures."""
         if not self._held and not self._draining:
-            self._serving.warm_up()
+            self._serving.warm_up(method)
 
     async def _give_back(self) -> None:
         self._draining = True

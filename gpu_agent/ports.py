@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from domain.blobs import BlobRef
+from domain.inference import Begun, Control, End, GenerateRequest, InService, Piece, Refused
 from domain.messages import Command, Envelope, Outcome
 from domain.telemetry import LogEmitted, MetricsLogged
 from domain.work import (
@@ -17,6 +18,9 @@ from domain.work import (
 )
 
 Answer = Callable[[PredictRequest], Awaitable[PredictReply]]
+Send = Callable[[Begun | Piece | End | Refused], Awaitable[None]]  # ConnectionError: nobody hears
+Generate = Callable[[GenerateRequest, Send], Awaitable[None]]
+Hear = Callable[[str, Control], None]  # with the request's id; requests of others are passed over
 
 
 class Blobs(Protocol):
@@ -76,6 +80,10 @@ class AgentLink(TelemetryLog, Protocol):
 
     async def announce(self, presence: Presence) -> None: ...
 
-    async def serve(self, answer: Answer) -> None:
-        """Answer prediction requests from now on, any number at a time."""
+    async def in_service(self) -> InService | None:
+        """Ask what is in service; None where nobody answers."""
+        ...
+
+    async def serve(self, answer: Answer, generate: Generate, hear: Hear) -> None:
+        """Answer requests from now on, any number at a time."""
         ...

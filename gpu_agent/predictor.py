@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import peft
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 
+from domain.inference import ServedModel
 from domain.work import Prediction, PredictReply
 from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import (
@@ -25,24 +26,35 @@ from gpu_agent.classifier import (
     read_lora,
 )
 from gpu_agent.data import tokenise
-from gpu_agent.environment import set_up
+from gpu_agent.lately_used import remembered
 from gpu_agent.outcomes import CheckpointUnreadable
 from gpu_agent.protocol import ServingInput, ServingRequest
 
 ADAPTERS = 8  # a few megabytes each; more models than that are rarely in use at once
 BASES = 2  # hundreds of megabytes each
 
-K = TypeVar("K")
-V = TypeVar("V")
-
 
 class Predictor:
-    def __init__(self, config: ServingInput) -> None:
-        self._device = set_up(config.device, config.threads)
+    def __init__(
+        self, config: ServingInput, device: torch.device, loading: Callable[[], None]
+    ) -> None:
+        """``loading`` is called before something is loaded that may take long."""
+        self._device = device
+        self._loading = loading
         self._places = Places(config.models_folder, config.made_folder)
         self._bases: OrderedDict[str, Base] = OrderedDict()
         self._adapters: OrderedDict[UUID, nn.Module] = OrderedDict()
-        self._base(config.base_model)
+        if config.base_model is not None:
+            self._base(config.base_model)
+
+    def warm(self, served: ServedModel, adapter: Path) -> None:
+        """Load a classifier, so that its first request need not wait for it.
+
+        Raises:
+            WorkFailed: the base model or the adapter cannot be loaded.
+        """
+        if served.version_id is not None:
+            self._classifier(served.version_id, served.base_model, served.labels, adapter)
 
     def answer(self, request: ServingRequest) -> PredictReply:
         """Score every text of a request, all in one batch where they fit.
@@ -51,9 +63,8 @@ class Predictor:
             WorkFailed: the base model or the adapter cannot be loaded.
         """
         began = time.monotonic()
-        base = self._base(request.base_model)
-        model = _remembered(
-            self._adapters, request.version_id, lambda: self._attach(base, request), ADAPTERS
+        base, model = self._classifier(
+            request.version_id, request.base_model, request.labels, request.adapter_folder
         )
         predictions: list[Prediction] = []
         if request.texts:
@@ -69,19 +80,27 @@ class Predictor:
             seconds=time.monotonic() - began,
         )
 
+    def _classifier(
+        self, version_id: UUID, base_model: str, labels: tuple[str, ...], adapter: Path
+    ) -> tuple[Base, nn.Module]:
+        base = self._base(base_model)
+
+        def load() -> nn.Module:
+            if adapter_labels(adapter) != labels:
+                raise CheckpointUnreadable("the adapter was trained for other labels")
+            model: nn.Module = attach(base.network, adapter, len(labels))
+            return model.to(self._device)
+
+        return base, remembered(self._adapters, version_id, load, ADAPTERS)
+
     def _base(self, base_model: str) -> Base:
         def load() -> Base:
+            self._loading()
             base = load_base(find_base_model(base_model, self._places), labels=2, seed=0)
             base.network.to(self._device)
             return base
 
-        return _remembered(self._bases, base_model, load, BASES)
-
-    def _attach(self, base: Base, request: ServingRequest) -> nn.Module:
-        if adapter_labels(request.adapter_folder) != request.labels:
-            raise CheckpointUnreadable("the adapter was trained for other labels")
-        model: nn.Module = attach(base.network, request.adapter_folder, len(request.labels))
-        return model.to(self._device)
+        return remembered(self._bases, base_model, load, BASES)
 
 
 def attach(network: Any, adapter: Path, labels: int) -> peft.PeftModel:
@@ -102,13 +121,3 @@ def attach(network: Any, adapter: Path, labels: int) -> peft.PeftModel:
     model: peft.PeftModel = inject_lora(twin, read_lora(adapter))
     load_adapter(adapter, model)
     return model
-
-
-def _remembered(cache: OrderedDict[K, V], key: K, make: Callable[[], V], size: int) -> V:
-    """Get an entry, or make it and let the one go that has not been asked for the longest."""
-    value = cache[key] if key in cache else make()
-    cache[key] = value
-    cache.move_to_end(key)
-    while len(cache) > size:
-        cache.popitem(last=False)
-    return value

@@ -1,7 +1,7 @@
 """What an agent and its child processes say to each other over pipes; free of torch, so both sides may read it."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -17,6 +17,11 @@ from domain.work import (
 )
 
 Device = Literal["auto", "cpu", "cuda"]
+
+SIGN_S: Final = (
+    5.0  # a serving child never says nothing for much longer, but while it loads a model
+)
+SLOTS: Final = 16  # texts that a serving child generates at once; their keys and values take memory
 
 
 class _Line(BaseModel):
@@ -128,7 +133,7 @@ class Working(_Line):
     """A sign of life: for this long nothing else need come."""
 
     kind: Literal["working"] = "working"
-    silence_s: float
+    silence_s: float | None = None  # None: as long as usual
 
 
 ServingReply = Annotated[

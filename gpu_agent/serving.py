@@ -1,59 +1,74 @@
-"""The process that predicts: one request a line, one reply a line, in order, until the parent goes away."""
+"""The process that answers requests: predictions, and text a token at a time, until its parent goes away."""
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import BinaryIO, Protocol
 
-from pydantic import ValidationError
+from pydantic import BaseModel
 
-from domain.work import Failed, PredictReply
-from gpu_agent.outcomes import WorkFailed, out_of_memory
 from gpu_agent.pipes import claim_stdout, die_with_parent, leave_out_quantisation
-from gpu_agent.protocol import ServingInput, ServingReady, ServingRequest
+from gpu_agent.protocol import SIGN_S, ServingInput, ServingReady, Working
 
-Answer = Callable[[ServingRequest], PredictReply]
+Say = Callable[[BaseModel], None]
+
+
+class Work(Protocol):
+    """What there is to do; nothing of it raises."""
+
+    @property
+    def busy(self) -> bool: ...
+
+    def take(self, line: bytes) -> None: ...
+
+    def step(self) -> None: ...
 
 
 def main() -> None:
     die_with_parent()
-    replies = claim_stdout()
-    lines = sys.stdin.buffer
-    config = ServingInput.model_validate_json(lines.readline())
-    answer = _load(config)
-    replies.write(ServingReady().model_dump_json().encode() + b"\n")
-    replies.flush()
-    for line in lines:
-        replies.write(reply_to(line, answer).model_dump_json().encode() + b"\n")
-        replies.flush()
+    output = claim_stdout()
+    config = ServingInput.model_validate_json(sys.stdin.buffer.readline())
+    lines: SimpleQueue[bytes | None] = SimpleQueue()
+    threading.Thread(target=_listen, args=(sys.stdin.buffer, lines), daemon=True).start()
+
+    def say(message: BaseModel) -> None:
+        output.write(message.model_dump_json().encode() + b"\n")
+        output.flush()
+
+    work = _load(config, say)
+    say(ServingReady())
+    serve(lines, work, say)
 
 
-def _load(config: ServingInput) -> Answer:
+def _load(config: ServingInput, say: Say) -> Work:
     leave_out_quantisation()
-    from gpu_agent.predictor import Predictor  # noqa: PLC0415 - torch, after the ties are made
+    from gpu_agent.answering import Answering  # noqa: PLC0415 - torch, after the ties are made
 
-    return Predictor(config).answer
-
-
-def reply_to(line: bytes, answer: Answer) -> PredictReply:
-    """Answer one request; whatever goes wrong is told to whoever asked, and the next one is served."""
-    try:
-        request = ServingRequest.model_validate_json(line)
-    except ValidationError as error:
-        return PredictReply(request_id="", error=_failed("request_unreadable", error))
-    try:
-        return answer(request)
-    except WorkFailed as failure:
-        return PredictReply(request_id=request.request_id, error=failure.fact())
-    except Exception as error:  # noqa: BLE001 - the top of the process
-        traceback.print_exc()
-        code = "out_of_memory" if out_of_memory(error) else "prediction_failed"
-        return PredictReply(request_id=request.request_id, error=_failed(code, error))
+    return Answering(config, say)
 
 
-def _failed(code: str, error: Exception) -> Failed:
-    message = str(error).partition("\n")[0] or type(error).__name__
-    return Failed(code=code, message=message, retryable=code == "out_of_memory")
+def _listen(source: BinaryIO, lines: "SimpleQueue[bytes | None]") -> None:
+    for line in source:
+        lines.put(line)
+    lines.put(None)
+
+
+def serve(lines: "SimpleQueue[bytes | None]", work: Work, say: Say) -> None:
+    """Take what has come in, do a step, and so on; None ends it."""
+    while True:
+        try:
+            line = lines.get(block=not work.busy, timeout=SIGN_S)
+        except Empty:
+            if not work.busy:
+                say(Working())
+            work.step()
+            continue
+        if line is None:
+            return
+        work.take(line)
 
 
 if __name__ == "__main__":

@@ -1,39 +1,49 @@
-"""Predictions: one child process that keeps models warm, and a bounded queue before it."""
+"""Predictions and texts: one child process that keeps models warm, and bounded queues before it."""
 
 import asyncio
 import errno
 import logging
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
-from uuid import UUID
+from typing import Final, TypeVar, assert_never
 
-from pydantic import ValidationError
-
-from domain.work import Failed, PredictReply, PredictRequest
-from gpu_agent.attempt_files import fetch_adapter, remove_folder, without_paths
-from gpu_agent.child_process import ChildProcess, how_it_ended
-from gpu_agent.ports import Blobs
-from gpu_agent.protocol import (
-    Device,
-    ServingInput,
-    ServingReady,
-    ServingRequest,
-    child_environment,
+from domain.inference import (
+    Begun,
+    Control,
+    End,
+    GenerateRequest,
+    Piece,
+    Refused,
+    ServedModel,
 )
-from gpu_agent.stderr import read_line
+from domain.jobs.spec import DEFAULT_BASE_MODEL, Method
+from domain.work import Failed, PredictReply, PredictRequest
+from gpu_agent.attempt_files import without_paths
+from gpu_agent.ports import Blobs, Send
+from gpu_agent.protocol import (
+    SLOTS,
+    CancelOrder,
+    Device,
+    GenerateOrder,
+    Predicted,
+    ServingInput,
+    ServingRequest,
+    Warmed,
+    WarmOrder,
+)
+from gpu_agent.served_files import ServedFiles
+from gpu_agent.serving_process import ServingDied, ServingProcess
+from gpu_agent.text_stream import TextStream
 
 SERVING_FOLDER: Final = "serving"  # in the agent's work folder
-MAX_WAITING: Final = 64  # more would only wait to be too late
-DEADLINE_S: Final = 30.0  # of one request, from its arrival
-START_S: Final = 120.0  # loading torch beside a training that has all cores
+MAX_WAITING: Final = 64  # more would only wait to be too late; of either kind
+DEADLINE_S: Final = 30.0  # of one prediction, from its arrival
+WARM_TRIES: Final = 2  # each may kill the child, and with it what others wait for
 RESTART_PAUSE_S: Final = 0.5  # one that dies at once must not keep a core busy
-EXIT_S: Final = 1.0  # between the end of its output and its own
-KEPT_ADAPTERS: Final = 32  # folders of a few megabytes
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -41,203 +51,269 @@ _log = logging.getLogger(__name__)
 class ServingConfig:
     """How to start the child; ``folder`` keeps the adapters, by version."""
 
+    agent_id: str
     folder: Path
     models_folder: Path | None
+    made_folder: Path  # base models that are made here, or were stored and are fetched
     device: Device
     threads: int
     environment: Mapping[str, str]
     command: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+@dataclass(slots=True, eq=False)
+class _Prediction:
+    """``order`` is there once its adapter is; ``reply`` is set by whoever knows it first."""
+
     request: PredictRequest
+    order: bytes | None = None
     reply: asyncio.Future[PredictReply] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
+@dataclass(slots=True)
+class _Warming:
+    order: bytes
+    outcome: asyncio.Future[Failed | None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
 class Serving:
-    """`answer` may be called at any time; `run` does the work until it is cancelled."""
+    """`answer`, `generate` and `warm` may be called at any time; `run` keeps the child meanwhile."""
 
     def __init__(self, config: ServingConfig, blobs: Blobs) -> None:
         self._config = config
-        self._blobs = blobs
-        self._waiting: deque[_Waiting] = deque()  # the first one is in the child's hands
+        self._files = ServedFiles(blobs, config.folder, config.made_folder)
         self._wanted = asyncio.Event()
-        self._adapters: dict[UUID, Path] = {}  # the last used one last
+        self._child: ServingProcess | None = None  # that is ready
+        self._classifies = False
+        self._stopped = False
+        self._predictions: deque[_Prediction] = deque()
+        self._in_hand: _Prediction | None = None  # the child's; of several, one would kill all
+        self._streams: dict[str, TextStream] = {}
+        self._warming: dict[str, _Warming] = {}
+        self._warm: set[str] = set()
+        self._failures: Counter[str] = Counter()
 
-    def warm_up(self) -> None:
+    def warm_up(self, method: Method) -> None:
         """Start the child now, so that the first request need not wait for it."""
+        self._classifies = self._classifies or method == "sequence_classification"
         self._wanted.set()
+
+    async def warm(self, models: Sequence[ServedModel]) -> None:
+        """Load what is not loaded yet, one after the other; what cannot be loaded is only logged."""
+        for served in models:
+            key = str(served.version_id or served.base_model)
+            if key in self._warm or self._failures[key] >= WARM_TRIES:
+                continue
+            if failed := await self._warm_one(key, served):
+                self._failures[key] += 1
+                _log.warning("model %s is not kept warm: %s", key, failed.message)
+            else:
+                self._warm.add(key)
+
+    async def _warm_one(self, key: str, served: ServedModel) -> Failed | None:
+        try:
+            async with self._files.of(served) as folders:
+                order = WarmOrder(warm_id=key, served=served, folders=folders)
+                warming = self._warming[key] = _Warming(order.model_dump_json().encode())
+                self._tell(warming.order)
+                return await warming.outcome
+        except (OSError, ValueError) as error:
+            return _unreadable(error)
+        finally:
+            self._warming.pop(key, None)
 
     async def answer(self, request: PredictRequest) -> PredictReply:
-        """Answer in the order of arrival; a refusal says whether trying again may help."""
-        if len(self._waiting) >= MAX_WAITING:
-            return _refused(request, "busy", f"{MAX_WAITING} requests are waiting already")
-        waiting = _Waiting(request)
-        self._waiting.append(waiting)
-        self._wanted.set()
+        """Predict in the order of arrival; a refusal says whether trying again may help."""
+        if len(self._predictions) >= MAX_WAITING:
+            return _refused(request, _busy())
+        self._classifies = True
+        prediction = _Prediction(request)
+        self._predictions.append(prediction)
         try:
             async with asyncio.timeout(DEADLINE_S):
-                return await waiting.reply
+                async with self._files.adapter(request.version_id, request.adapter) as folder:
+                    order = ServingRequest.model_validate(
+                        {**request.model_dump(), "adapter_folder": folder}
+                    )
+                    prediction.order = order.model_dump_json().encode()
+                    self._hand_over()
+                    return await prediction.reply
         except TimeoutError:
-            return _refused(request, "deadline", f"there was no answer within {DEADLINE_S:.0f} s")
+            late = f"there was no answer within {DEADLINE_S:.0f} s"
+            return _refused(request, Failed(code="deadline", message=late, retryable=True))
+        except (OSError, ValueError) as error:
+            return _refused(request, _unreadable(error))
+        finally:
+            self._predictions.remove(prediction)
+
+    async def generate(self, request: GenerateRequest, send: Send) -> None:
+        """Generate text; the last thing that is sent is an ``End`` or a ``Refused``.
+
+        Raises:
+            ConnectionError: from ``send``; the request is then cancelled.
+        """
+        if refusal := self._refusal(request):
+            await send(Refused(request_id=request.request_id, error=refusal))
+            return
+        stream = self._streams[request.request_id] = TextStream(request, self._config.agent_id)
+        preparing = asyncio.create_task(self._prepare(stream))
+        try:
+            await stream.run(send)
+        finally:
+            del self._streams[request.request_id]
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+            if self._child and stream.order and not stream.child_is_done:
+                cancel = CancelOrder(request_id=request.request_id)
+                self._child.tell(cancel.model_dump_json().encode())
+
+    def control(self, request_id: str, word: Control) -> None:
+        """Pass on what whoever asked says; the request may be another agent's, or over."""
+        if stream := self._streams.get(request_id):
+            stream.hear(word)
+
+    def _refusal(self, request: GenerateRequest) -> Failed | None:
+        if self._stopped:
+            return _restarted("the agent stops")
+        if len(self._streams) >= SLOTS + MAX_WAITING:
+            return _busy()
+        if request.request_id in self._streams:
+            message = "a request with this id is being answered"
+            return Failed(code="bad_request", message=message, retryable=False)
+        return None
+
+    async def _prepare(self, stream: TextStream) -> None:
+        """Hand a request to the child, and keep its files until the child has read them."""
+        request = stream.request
+        try:
+            async with self._files.of(request.served) as folders:
+                order = GenerateOrder(request=request, folders=folders)
+                stream.order = order.model_dump_json().encode()
+                self._tell(stream.order)
+                await stream.taken.wait()
+        except (OSError, ValueError) as error:
+            stream.deliver(Refused(request_id=request.request_id, error=_unreadable(error)))
 
     async def run(self) -> None:
         """Keep a child from the first wish for one; requests that it dies of are refused."""
-        while True:
-            await self._wanted.wait()
-            self._wanted.clear()
-            try:
-                async with self._started() as child:
-                    await self._serve(child)
-            except ServingDied as death:
-                _log.warning("%s", death)
-                if self._waiting:
-                    first = self._waiting.popleft()
-                    _settle(first, _refused(first.request, "serving_restarted", str(death)))
-                if self._waiting or death.was_ready:
-                    self._wanted.set()
-                await asyncio.sleep(RESTART_PAUSE_S)
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                try:
+                    await self._live()
+                except ServingDied as death:
+                    _log.warning("%s", death)
+                    self._refuse_what_died(str(death))
+                    if self._predictions or death.was_ready:
+                        self._wanted.set()
+                    await asyncio.sleep(RESTART_PAUSE_S)
+        finally:
+            self._stopped = True
+            self._refuse_what_died("the agent stops")
+            for prediction in self._predictions:
+                _settle(
+                    prediction.reply, _refused(prediction.request, _restarted("the agent stops"))
+                )
 
-    @asynccontextmanager
-    async def _started(self) -> AsyncIterator["_ServingChild"]:
+    async def _live(self) -> None:
+        """One life of a child."""
         config = self._config
-        environment = {**config.environment, **child_environment(config.threads)}
-        try:
-            process = await ChildProcess.start(config.command, environment)
-        except OSError as error:
-            raise ServingDied(f"the serving process cannot be started: {error}") from error
-        async with process:
-            child = _ServingChild(process, self._wanted.set)
-            order = ServingInput(
-                threads=config.threads, device=config.device, models_folder=config.models_folder
-            )
+        order = ServingInput(
+            threads=config.threads,
+            device=config.device,
+            models_folder=config.models_folder,
+            made_folder=config.made_folder,
+            base_model=DEFAULT_BASE_MODEL if self._classifies else None,
+        )
+        async with ServingProcess.start(config.command, config.environment, order) as child:
+            self._child = child
             try:
-                await child.get_ready(order)
-                yield child
+                for order_line in self._orders():
+                    child.tell(order_line)
+                self._hand_over()
+                while True:
+                    self._deliver(await child.reply())
             finally:
-                await child.close()
+                self._child = None
 
-    async def _serve(self, child: "_ServingChild") -> None:
-        while True:
-            while self._waiting:
-                first = self._waiting[0]
-                if not first.reply.done():  # its asker may have given up
-                    _settle(first, await self._answered(child, first.request))
-                self._waiting.popleft()
-            await child.check()
-            await self._wanted.wait()
-            self._wanted.clear()
+    def _orders(self) -> list[bytes]:
+        """What was asked for while there was no child."""
+        streams = [stream.order for stream in self._streams.values() if stream.order]
+        return [*(warming.order for warming in self._warming.values()), *streams]
 
-    async def _answered(self, child: "_ServingChild", request: PredictRequest) -> PredictReply:
-        try:
-            folder = await self._adapter(request)
-        except (OSError, ValueError) as error:
-            lost = not isinstance(error, OSError) or error.errno in {errno.ENOENT, errno.EIO}
-            return _refused(request, "adapter_unreadable", without_paths(error), retryable=not lost)
-        return await child.ask(
-            ServingRequest.model_validate({**request.model_dump(), "adapter_folder": folder})
-        )
+    def _tell(self, order: bytes) -> None:
+        """Tell the child, now or when there is one."""
+        if self._child:
+            self._child.tell(order)
+        else:
+            self._wanted.set()
 
-    async def _adapter(self, request: PredictRequest) -> Path:
-        folder = self._config.folder / str(request.version_id)
-        await fetch_adapter(self._blobs, request.adapter, folder)
-        self._adapters.pop(request.version_id, None)
-        self._adapters[request.version_id] = folder
-        while len(self._adapters) > KEPT_ADAPTERS:
-            await remove_folder(self._adapters.pop(next(iter(self._adapters))))
-        return folder
+    def _hand_over(self) -> None:
+        """Give the child the next prediction; it has one at a time."""
+        if self._in_hand is not None:
+            return
+        ready = (p for p in self._predictions if p.order and not p.reply.done())
+        prediction = next(ready, None)
+        if prediction is not None and prediction.order:
+            if self._child:
+                self._in_hand = prediction
+            self._tell(prediction.order)
 
+    def _deliver(self, reply: Predicted | Warmed | Begun | Piece | End | Refused) -> None:
+        match reply:
+            case Predicted():
+                prediction, self._in_hand = self._in_hand, None
+                if prediction is None or prediction.request.request_id != reply.reply.request_id:
+                    raise ServingDied("serving answers what was not asked", was_ready=True)
+                _settle(prediction.reply, reply.reply)
+                self._hand_over()
+            case Warmed():
+                if warming := self._warming.get(reply.warm_id):
+                    _settle(warming.outcome, reply.error)
+            case Begun() | Piece() | End() | Refused():
+                if stream := self._streams.get(reply.request_id):
+                    stream.deliver(reply)
+            case _:
+                assert_never(reply)
 
-class ServingDied(Exception):
-    """The child ended, or does not keep to the protocol, before or in the middle of a request."""
-
-    def __init__(self, message: str, *, was_ready: bool = False) -> None:
-        super().__init__(message)
-        self.was_ready = was_ready
-
-
-class _ServingChild:
-    """One question, one answer, over the pipes of a child."""
-
-    def __init__(self, process: ChildProcess, on_output: Callable[[], None]) -> None:
-        self._process = process
-        self._on_output = on_output
-        self._lines: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._tasks = (
-            asyncio.create_task(self._read()),
-            asyncio.create_task(_log_errors(process)),
-        )
-        self._ready = False
-
-    async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def get_ready(self, order: ServingInput) -> None:
-        self._process.tell(order.model_dump_json().encode())
-        line = await self._line(START_S)
-        try:
-            ServingReady.model_validate_json(line)
-        except ValidationError:
-            raise ServingDied(f"serving begins with {line[:200]!r}, not with ready") from None
-        self._ready = True
-        _log.info("serving is ready in process %d", self._process.pid)
-
-    async def ask(self, request: ServingRequest) -> PredictReply:
-        self._process.tell(request.model_dump_json().encode())
-        line = await self._line(DEADLINE_S)
-        try:
-            reply = PredictReply.model_validate_json(line)
-        except ValidationError:
-            reply = None
-        if reply is None or reply.request_id != request.request_id:
-            raise ServingDied(f"serving answers {line[:200]!r}", was_ready=True)
-        return reply
-
-    async def check(self) -> None:
-        """Raise `ServingDied` if the child has ended while nobody asked anything."""
-        if not self._lines.empty():
-            await self._line(0)
-
-    async def _line(self, within_s: float) -> bytes:
-        try:
-            async with asyncio.timeout(within_s or None):
-                line = await self._lines.get()
-        except TimeoutError:
-            message = f"the serving process is silent for {within_s:.0f} s and is killed"
-            raise ServingDied(message, was_ready=self._ready) from None
-        if line is None:
-            ended = how_it_ended(await self._process.ended(EXIT_S))
-            raise ServingDied(f"the serving process {ended}", was_ready=self._ready)
-        return line
-
-    async def _read(self) -> None:
-        async for line in self._process.lines():
-            self._lines.put_nowait(line)
-        self._lines.put_nowait(None)
-        self._on_output()
+    def _refuse_what_died(self, why: str) -> None:
+        restarted = _restarted(why)
+        died, self._in_hand = self._in_hand, None
+        if died is None:  # it could not even be handed over
+            died = next((p for p in self._predictions if not p.reply.done()), None)
+        if died is not None:
+            _settle(died.reply, _refused(died.request, restarted))
+        for stream in self._streams.values():
+            if stream.order or self._stopped:
+                stream.deliver(Refused(request_id=stream.request.request_id, error=restarted))
+        for warming in self._warming.values():
+            _settle(warming.outcome, restarted)
+        self._warm.clear()
 
 
-async def _log_errors(process: ChildProcess) -> None:
-    async for raw in process.errors():
-        if (line := read_line(raw)) is not None:
-            level, text = line
-            _log.log(logging.getLevelNamesMapping()[level], "serving: %s", text)
+def _settle(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():
+        future.set_result(value)
 
 
-def _settle(waiting: _Waiting, reply: PredictReply) -> None:
-    if not waiting.reply.done():
-        waiting.reply.set_result(reply)
+def _refused(request: PredictRequest, error: Failed) -> PredictReply:
+    return PredictReply(request_id=request.request_id, error=error)
 
 
-def _refused(
-    request: PredictRequest, code: str, message: str, *, retryable: bool = True
-) -> PredictReply:
-    return PredictReply(
-        request_id=request.request_id,
-        error=Failed(code=code, message=message, retryable=retryable),
-    )
+def _busy() -> Failed:
+    message = f"{MAX_WAITING} requests are waiting already"
+    return Failed(code="busy", message=message, retryable=True)
+
+
+def _restarted(why: str) -> Failed:
+    return Failed(code="serving_restarted", message=why, retryable=True)
+
+
+def _unreadable(error: OSError | ValueError) -> Failed:
+    lost = not isinstance(error, OSError) or error.errno in {errno.ENOENT, errno.EIO}
+    return Failed(code="adapter_unreadable", message=without_paths(error), retryable=not lost)

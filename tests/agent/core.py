@@ -19,6 +19,7 @@ from domain.blobs import BlobRef, FileEntry
 from domain.errors import Rejected
 from domain.evaluations.evaluation import decider as evaluation_rules
 from domain.evaluations.events import EvaluationRequested
+from domain.inference import InService
 from domain.jobs.events import JobSubmitted
 from domain.jobs.job import Waiting
 from domain.jobs.job import decider as job_rules
@@ -60,6 +61,7 @@ class Core:
     commands: list[Command] = field(default_factory=list)
     presences: list[Presence] = field(default_factory=list)
     paused: bool = False
+    in_service: InService | None = InService(models=())  # None: no gateway that answers
 
     def types(self, work_id: UUID) -> list[str]:
         return [type(event).__name__ for event in self.events[work_id]]
@@ -199,6 +201,10 @@ class Core:
         await msg.ack()
         await self.nc.publish(msg.headers["reply_to"], outcome.model_dump_json().encode())
 
+    async def on_serving(self, msg: Msg) -> None:
+        if self.in_service is not None:
+            await self.nc.publish(msg.reply, self.in_service.model_dump_json().encode())
+
     async def on_presence(self, msg: Msg) -> None:
         self.presences.append(Presence.model_validate_json(msg.data))
 
@@ -208,6 +214,7 @@ async def running_core(url: str) -> AsyncIterator[Core]:
     nc = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=_mute)
     core = Core(nc)
     await nc.subscribe("presence.>", cb=core.on_presence)
+    await nc.subscribe("serving.*", cb=core.on_serving)
     durables = ("job-commands", "evaluation-commands", "agent-commands")
     tasks = [asyncio.create_task(core.handle(durable)) for durable in durables]
     try:

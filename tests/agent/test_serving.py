@@ -9,7 +9,7 @@ import pytest
 from domain.blobs import BlobRef, FileEntry
 from domain.subjects import inference_subject
 from domain.work import PredictReply, PredictRequest
-from gpu_agent import serving_child
+from gpu_agent import serving_child, serving_process
 from tests.agent.conftest import RunAgent
 from tests.agent.core import Core, alive, pids, spec_of, until
 
@@ -39,8 +39,7 @@ async def ask(core: Core, asked: PredictRequest) -> PredictReply:
 
 
 async def serving(core: Core) -> None:
-    """The agent subscribes before it is first seen, or soon after."""
-    await until(lambda: core.presences)
+    await until(lambda: core.presences and core.presences[-1].serving == "ready")
 
 
 async def test_texts_are_predicted(core: Core, run: RunAgent, rows: BlobRef) -> None:
@@ -97,6 +96,7 @@ async def test_an_answer_that_never_comes_is_refused_at_the_deadline(
     core: Core, run: RunAgent, rows: BlobRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(serving_child, "DEADLINE_S", 1.5)
+    monkeypatch.setattr(serving_process, "SILENT_S", 1.0)
 
     async with run():
         await serving(core)

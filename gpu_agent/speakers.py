@@ -1,0 +1,81 @@
+"""Language models that texts were lately asked of, in memory: few bases, and adapters laid over them."""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import torch
+
+from domain.inference import ServedModel
+from gpu_agent.base_models import Places, find_base_model
+from gpu_agent.detokenising import TokenTexts
+from gpu_agent.generation import Speaker
+from gpu_agent.language_model import load_language_model
+from gpu_agent.lately_used import remembered
+from gpu_agent.lora import install, read_lora_weights
+from gpu_agent.outcomes import CheckpointUnreadable
+from gpu_agent.protocol import ServedFolders, ServingInput
+
+ADAPTERS: Final = 8  # over each base; a few megabytes each
+BASES: Final = 2  # hundreds of megabytes each, or thousands
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    bare: Speaker
+    adapted: OrderedDict[UUID, Speaker] = field(default_factory=OrderedDict)
+
+
+class Speakers:
+    def __init__(
+        self, config: ServingInput, device: torch.device, loading: Callable[[], None]
+    ) -> None:
+        """``loading`` is called before something is loaded that may take long."""
+        self._config = config
+        self._device = device
+        self._loading = loading
+        self._bases: OrderedDict[tuple[str, ...], _Base] = OrderedDict()
+
+    def of(self, served: ServedModel, folders: ServedFolders) -> Speaker:
+        """Find who says the words of a served model.
+
+        Raises:
+            BaseModelRefused: its base model cannot be had, or is not what it was.
+            CheckpointUnreadable: its adapter does not fit that.
+        """
+        base = remembered(self._bases, _key(served), lambda: self._load(served, folders), BASES)
+        if served.version_id is None:
+            return base.bare
+        version_id, folder = served.version_id, folders.adapter
+        if folder is None and version_id not in base.adapted:
+            raise CheckpointUnreadable(f"{version_id}: there is no adapter")
+        return remembered(
+            base.adapted, version_id, lambda: _adapted(base.bare, folder or Path()), ADAPTERS
+        )
+
+    def _load(self, served: ServedModel, folders: ServedFolders) -> _Base:
+        self._loading()
+        places = Places(self._config.models_folder, self._config.made_folder, folders.base)
+        files = find_base_model(served.base_model, places, served.base, progress=_log)
+        model = load_language_model(files, self._device)
+        install(model)
+        return _Base(Speaker(model, None, TokenTexts(model.tokenizer)))
+
+
+def _adapted(bare: Speaker, folder: Path) -> Speaker:
+    return Speaker(bare.model, read_lora_weights(folder, bare.model), bare.texts)
+
+
+def _key(served: ServedModel) -> tuple[str, ...]:
+    """The same bytes are the same model, whatever name a version knows them by."""
+    if served.base is None:
+        return (served.base_model,)
+    return tuple(f"{name} {digest}" for name, digest in sorted(served.base.sha256.items()))
+
+
+def _log(message: str) -> None:
+    print(message, file=sys.stderr)  # noqa: T201 - the agent keeps what is written there

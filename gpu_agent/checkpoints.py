@@ -25,11 +25,12 @@ STATE = "state.json"
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """Where the loop stands; sums are over rows and exact, so that means come out the same."""
+    """Where the loop stands; sums go over a whole epoch, so that means come out the same."""
 
     step: int = 0  # optimizer steps done; the next batch to run is the one of this number
-    epoch_loss: float = 0.0  # summed over the rows of the epoch so far, nats
+    epoch_loss: float = 0.0  # summed over the epoch so far, nats
     epoch_rows: int = 0
+    epoch_targets: int = 0  # supervised tokens, of a language model
     tokens: int = 0  # trained so far, padding left out
     final_loss: float = 0.0  # mean over the last whole epoch
     validation_accuracy: float | None = None  # after the last whole epoch

@@ -59,13 +59,23 @@ def _work(order: ChildInput) -> Iterator[Fact]:
     leave_out_quantisation()
     match order.assignment:
         case TrainAssignment() as assignment:
-            from gpu_agent.recipes.sequence_classification import train  # noqa: PLC0415
-
-            return train(order, assignment)
+            return _train(order, assignment)
         case EvaluateAssignment() as assignment:
             from gpu_agent.evaluation import evaluate  # noqa: PLC0415
 
             return evaluate(order, assignment)
+
+
+def _train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
+    match assignment.spec.method:
+        case "sequence_classification":
+            from gpu_agent.recipes import sequence_classification  # noqa: PLC0415
+
+            return sequence_classification.train(order, assignment)
+        case "sft":
+            from gpu_agent.recipes import sft  # noqa: PLC0415
+
+            return sft.train(order, assignment)
 
 
 def _first_line(error: BaseException) -> str:

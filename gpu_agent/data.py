@@ -10,8 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domain.datasets.rows import Row, read_rows
-from domain.datasets.split import assign_splits, leaked_rows
+from domain.datasets.conversations import Conversation
+from domain.datasets.rows import Row, read_conversations, read_rows
+from domain.datasets.split import (
+    assign_conversation_splits,
+    assign_splits,
+    leaked_conversations,
+    leaked_rows,
+)
 from domain.jobs.spec import DatasetRef, JobSpec
 from gpu_agent.outcomes import DataUnreadable
 
@@ -27,6 +33,14 @@ class Splits:
     validation: tuple[Row, ...]
     test: tuple[Row, ...]
     leaked: int  # training rows left out because their text is in the test file
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSplits:
+    train: tuple[Conversation, ...]
+    validation: tuple[Conversation, ...]
+    test: tuple[Conversation, ...]
+    leaked: int  # training conversations left out because their prompt is in the test file
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +109,61 @@ def read_splits(spec: JobSpec, train: Path, test: Path | None) -> Splits:
     )
 
 
-def _read(path: Path, ref: DatasetRef) -> list[Row]:
-    def chunks() -> Iterator[bytes]:
-        with path.open("rb") as file:
-            while chunk := file.read(READ_BYTES):
-                yield chunk
+def read_conversation_splits(spec: JobSpec, train: Path, test: Path | None) -> ConversationSplits:
+    """Read the conversations and part them as the job says; what was held out is never trained on.
 
+    Raises:
+        DataUnreadable: the bytes do not hold what was registered, or are too few to be parted.
+    """
+    conversations = _read_conversations(train, spec.train)
+    held_out = _read_conversations(test, spec.test) if test and spec.test else []
+    leaked = set(leaked_conversations(conversations, held_out))
+    conversations = [each for at, each in enumerate(conversations) if at not in leaked]
+    if not conversations:
+        raise DataUnreadable(f"{spec.train.name}: every prompt of it is in the test file")
     try:
-        rows = read_rows(chunks(), ref.format, ref.text_column, ref.label_column, ref.delimiter)
-        return list(rows)
+        places = assign_conversation_splits(
+            conversations,
+            seed=spec.split.seed,
+            validation_fraction=spec.split.validation_fraction,
+            test_fraction=0.0 if held_out else spec.split.test_fraction,
+        )
+    except ValueError as error:
+        raise DataUnreadable(f"{spec.train.name}: {error}") from error
+
+    def at(place: str) -> tuple[Conversation, ...]:
+        both = zip(conversations, places, strict=True)
+        return tuple(conversation for conversation, there in both if there == place)
+
+    return ConversationSplits(
+        train=at("train"),
+        validation=at("validation"),
+        test=tuple(held_out) or at("test"),
+        leaked=len(leaked),
+    )
+
+
+def _read(path: Path, ref: DatasetRef) -> list[Row]:
+    columns = (ref.text_column, ref.label_column)
+    try:
+        return list(read_rows(_chunks(path), ref.format, *columns, ref.delimiter))
     except (OSError, ValueError) as error:
         raise DataUnreadable(f"{ref.name}: {error}") from error
+
+
+def _read_conversations(path: Path, ref: DatasetRef) -> list[Conversation]:
+    columns = (ref.text_column, ref.label_column)
+    try:
+        chunks = _chunks(path)
+        return list(read_conversations(chunks, ref.format, ref.kind, ref.delimiter, *columns))
+    except (OSError, ValueError) as error:
+        raise DataUnreadable(f"{ref.name}: {error}") from error
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(READ_BYTES):
+            yield chunk
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> Tokens:
@@ -154,6 +212,12 @@ def epoch_batches(
         parts = [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
         batches += [parts[at] for at in rng.permutation(len(parts))]
     return batches
+
+
+def shuffled_batches(rows: int, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Shuffle the rows of an epoch, counted from 0, and part them, whatever their lengths."""
+    order = np.random.default_rng([seed, epoch]).permutation(rows)
+    return [order[at : at + batch_size] for at in range(0, rows, batch_size)]
 
 
 def reading_batches(tokens: Tokens) -> Iterator[NDArray[np.int64]]:

@@ -99,7 +99,7 @@ class _Drop(Function):
 
     @staticmethod
     @override
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (places,) = ctx.saved_tensors
         scaled = gradient.mul(ctx.scale).reshape(-1).index_fill_(0, places, 0)
         return scaled.view_as(gradient), None, None

@@ -66,10 +66,10 @@ def micro_batches(
     part: list[Rendered] = []
     size = learned = 0
     for row in rows:
-        size, learned = size + len(row.ids), learned + sum(row.supervised)
+        size, learned = size + len(row.ids), learned + row.targets
         if part and (size > tokens or learned > supervised or not together):
             yield part
-            part, size, learned = [], len(row.ids), sum(row.supervised)
+            part, size, learned = [], len(row.ids), row.targets
         part.append(row)
     if part:
         yield part
@@ -129,7 +129,9 @@ def segment_attention(
     needed = [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]
     if needed or attention_mask is not None or sum(segments) != query.shape[2]:
         raise PackingUnfit(", ".join(needed) or type(module).__name__)
-    parts = zip(*(tensor.split(segments, dim=2) for tensor in (query, key, value)), strict=True)
+    parts = zip(
+        *(torch.split(tensor, list(segments), dim=2) for tensor in (query, key, value)), strict=True
+    )
     grouped = query.shape[1] != key.shape[1]
     attended = []
     for q, k, v in parts:
@@ -147,7 +149,9 @@ def _window(length: int, window: int | None, device: torch.device) -> Tensor | N
     """What each token of a row may look at, where that is not all before it."""
     if window is None or length <= window:
         return None
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril().triu(1 - window)
+    with torch.inference_mode(mode=False):  # what is kept may be needed for a gradient later
+        band = torch.ones(length, length, dtype=torch.bool, device=device)
+        return band.tril().triu(1 - window)
 
 
 def _agrees(network: Any) -> bool:
@@ -160,7 +164,7 @@ def _agrees(network: Any) -> bool:
         )
         for length in TRIED
     )
-    with torch.inference_mode():
+    with torch.no_grad():
         alone = torch.cat(
             [predictions(network, pack([row], network.device)) for row in (first, second)]
         )

@@ -42,6 +42,10 @@ class Rendered:
     truncated: bool
     full_length: int  # tokens, before truncation
 
+    @property
+    def targets(self) -> int:
+        return sum(self.supervised)
+
 
 def prompt_ids(tokenizer: Any, messages: Sequence[tuple[str, str]]) -> list[int]:
     """Encode a conversation, as (role, content), up to where the model's own words begin.
@@ -108,7 +112,8 @@ def _chat_parts(tokenizer: Any, conversation: Conversation) -> Iterator[tuple[li
         if not message.supervised:
             continue
         start = _chat(tokenizer, turns[:at], prompt=True)
-        end = _chat(tokenizer, turns[: at + 1], prompt=False)
+        last = at + 1 == len(turns)
+        end = whole if last else _chat(tokenizer, turns[: at + 1], prompt=False)
         if not (end.startswith(start) and whole.startswith(end)):
             raise ConversationRefused(_UNSTABLE.format(line=conversation.line, number=at + 1))
         yield _ids(tokenizer, whole[done : len(start)], first=done == 0), False
@@ -198,12 +203,18 @@ def _encoded(tokenizer: Any, text: str, *, first: bool, **how: bool) -> list[int
     if not text:
         return []
     if not first:
-        line_break = tokenizer.encode("\n", add_special_tokens=False)
+        line_break = _line_break(tokenizer)
         ids: list[int] = tokenizer.encode(f"\n{text}", add_special_tokens=False, **how)
         if ids[: len(line_break)] == line_break:
             return ids[len(line_break) :]
     whole: list[int] = tokenizer.encode(text, add_special_tokens=False, **how)
     return whole
+
+
+@lru_cache(maxsize=8)
+def _line_break(tokenizer: Any) -> list[int]:
+    ids: list[int] = tokenizer.encode("\n", add_special_tokens=False)
+    return ids
 
 
 def _as_text(tokenizer: Any, token: str) -> list[int]:

@@ -19,7 +19,6 @@ from domain.work import (
     CheckpointWritten,
     EpochDone,
     Fact,
-    LogLine,
     Started,
     StepDone,
     TrainAssignment,
@@ -30,14 +29,8 @@ from gpu_agent.checkpoints import LoopState, load_checkpoint, save_checkpoint
 from gpu_agent.classifier import add_lora, load_base, logits, save_adapter, trainable, training_mode
 from gpu_agent.data import Examples, epoch_batches, examples, make_batch, read_splits
 from gpu_agent.environment import describe, set_up
-from gpu_agent.outcomes import WorkFailed
 from gpu_agent.protocol import ChildInput
-
-
-class LossNotFinite(WorkFailed):
-    """The arithmetic has broken down; a smaller learning rate may help, the same one will not."""
-
-    code = "loss_not_finite"
+from gpu_agent.schedule import in_words, learning_rate, log, require_finite, total_steps, warning
 
 
 def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
@@ -50,22 +43,23 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     config = spec.hyperparameters
     device = set_up(order.device, assignment.threads or order.threads)
     environment = describe(device)
-    yield _log(f"training on {environment.device_name}, {environment.threads} threads")
+    yield log(f"training on {environment.device_name}, {environment.threads} threads")
     files = find_base_model(spec.base_model, places_for(order), assignment.base_model)
     splits = read_splits(spec, order.files.train, order.files.test)
     base = load_base(files, len(splits.labels), spec.seed)
     base_parameters = sum(weight.numel() for weight in base.encoder.parameters())
     model = add_lora(base, files, config.lora, spec.seed).to(device)
     parameters = trainable(model)
-    yield _log(
+    yield log(
         f"{files.id}, {sum(weight.numel() for weight in parameters.values()):,} trainable parameters; "
         f"{len(splits.labels)} labels; rows: {len(splits.train)} for training, "
         f"{len(splits.validation)} for validation, {len(splits.test)} held out"
     )
 
     if splits.leaked:
-        message = f"{splits.leaked} training rows were left out: their text is in the test file"
-        yield LogLine(level="WARNING", message=message)
+        yield warning(
+            f"{splits.leaked} training rows were left out: their text is in the test file"
+        )
     longest = min(config.max_length, base.max_tokens)
     rows = examples(base.tokenizer, splits.train, splits.labels, longest)
     validation = examples(base.tokenizer, splits.validation, splits.labels, longest)
@@ -89,7 +83,7 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     folder = order.work_dir / "adapter"
     save_adapter(folder, model, splits.labels)
     seconds = time.monotonic() - started
-    yield _log(f"finished {state.step} steps; mean loss of the last epoch {state.final_loss:.4f}")
+    yield log(f"finished {state.step} steps; mean loss of the last epoch {state.final_loss:.4f}")
     yield TrainingFinished(
         folder=str(folder),
         labels=splits.labels,
@@ -137,7 +131,7 @@ def steps(
         loss = cross_entropy(output, rows.targets[torch.from_numpy(chosen)].to(device))
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(weights.values(), config.max_grad_norm)
-        _require_finite(loss.item(), norm.item(), state.step + 1)
+        require_finite(loss.item(), norm.item(), state.step + 1)
         optimizer.step()
         optimizer.zero_grad()
         state = replace(
@@ -169,7 +163,7 @@ def steps(
                 validation_accuracy=done.validation_accuracy,
             )
             yield done
-            yield _log(_in_words(done, config.epochs))
+            yield log(in_words(done, config.epochs))
             epoch_began = time.monotonic()
         if epoch_over or state.step % config.checkpoint_every == 0:
             folder = checkpoints / f"step-{state.step:06}"
@@ -178,22 +172,6 @@ def steps(
                 step=state.step, epoch=state.step // per_epoch, folder=str(folder)
             )
     return state
-
-
-def total_steps(rows: int, config: Hyperparameters) -> int:
-    return math.ceil(rows / config.batch_size) * config.epochs
-
-
-def learning_rate(step: int, total: int, config: Hyperparameters) -> float:
-    """Rise linearly to the peak, then fall linearly; the step after the last would have none.
-
-    Args:
-        step: optimizer steps done, from 0.
-    """
-    warmup = math.ceil(total * config.warmup_ratio)
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    return config.learning_rate * (total - step) / (total - warmup)
 
 
 def _close_epoch(
@@ -212,21 +190,3 @@ def _close_epoch(
         validation_accuracy=accuracy,
         seconds=seconds,
     )
-
-
-def _in_words(done: EpochDone, epochs: int) -> str:
-    words = f"epoch {done.epoch} of {epochs}: loss {done.train_loss:.4f}"
-    if done.validation_accuracy is not None:
-        words += f", validation accuracy {done.validation_accuracy:.4f}"
-    return f"{words}, {done.seconds:.1f} s"
-
-
-def _require_finite(loss: float, norm: float, step: int) -> None:
-    if not math.isfinite(loss):
-        raise LossNotFinite(f"the loss of step {step} is {loss}; try a smaller learning rate")
-    if not math.isfinite(norm):
-        raise LossNotFinite(f"the gradient of step {step} is {norm}; try a smaller learning rate")
-
-
-def _log(message: str) -> LogLine:
-    return LogLine(level="INFO", message=message)

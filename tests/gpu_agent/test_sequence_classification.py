@@ -26,6 +26,7 @@ from gpu_agent.classifier import add_lora, load_adapter, load_base, logits
 from gpu_agent.data import Tokens, epoch_batches, read_splits, tokenise
 from gpu_agent.outcomes import CheckpointUnreadable
 from gpu_agent.recipes import sequence_classification as recipe
+from gpu_agent.schedule import LossNotFinite, learning_rate
 from tests.gpu_agent import tiny
 from tests.gpu_agent.tiny import of_kind
 
@@ -120,7 +121,7 @@ def test_trained_tokens_leave_padding_out(facts: list[Fact], tokens: Tokens) -> 
 def test_learning_rate_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
     config = Hyperparameters(learning_rate=0.1, warmup_ratio=0.2)
 
-    rates = [recipe.learning_rate(step, 10, config) for step in range(10)]
+    rates = [learning_rate(step, 10, config) for step in range(10)]
 
     assert rates == pytest.approx([0.05, 0.1, *(0.1 * left / 8 for left in range(8, 0, -1))])
 
@@ -206,7 +207,7 @@ def test_loss_that_is_not_a_number_is_an_outcome(
     whole = recipe.cross_entropy
     monkeypatch.setattr(recipe, "cross_entropy", lambda *given: whole(*given) * math.nan)
 
-    with pytest.raises(recipe.LossNotFinite, match="step 1 is nan") as outcome:
+    with pytest.raises(LossNotFinite, match="step 1 is nan") as outcome:
         run(tiny.spec(data), data, tmp_path, models_folder)
 
     assert outcome.value.fact().code == "loss_not_finite"

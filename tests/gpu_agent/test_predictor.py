@@ -1,6 +1,5 @@
 """Adapters beside one another over one base, and replies whatever is asked."""
 
-import json
 import shutil
 from pathlib import Path
 from uuid import UUID
@@ -8,13 +7,13 @@ from uuid import UUID
 import pytest
 import torch
 
-from domain.work import Failed, PredictReply
+from domain.inference import ServedModel
+from domain.work import PredictReply
 from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import load_base
 from gpu_agent.outcomes import CheckpointUnreadable
 from gpu_agent.predictor import ADAPTERS, Predictor, attach
 from gpu_agent.protocol import ServingInput, ServingRequest
-from gpu_agent.serving import reply_to
 from tests.gpu_agent import tiny
 
 
@@ -40,9 +39,9 @@ def request(
 
 @pytest.fixture
 def predictor(models_folder: Path) -> Predictor:
-    return Predictor(
-        ServingInput(threads=1, device="cpu", models_folder=models_folder, base_model=tiny.NAME)
-    )
+    torch.set_num_threads(1)
+    config = ServingInput(threads=1, models_folder=models_folder, base_model=tiny.NAME)
+    return Predictor(config, torch.device("cpu"), lambda: None)
 
 
 def scores(reply: PredictReply) -> torch.Tensor:
@@ -128,27 +127,31 @@ def test_adapter_for_other_labels_is_refused(
         predictor.answer(request(tmp_path / "a", 1))
 
 
-def test_whatever_goes_wrong_is_a_reply(tmp_path: Path) -> None:
-    line = request(tmp_path, 1).model_dump_json().encode()
-
-    def refuses(asked: ServingRequest) -> PredictReply:
-        raise CheckpointUnreadable("no such adapter")
-
-    def breaks(asked: ServingRequest) -> PredictReply:
-        raise ZeroDivisionError
-
-    def runs_out(asked: ServingRequest) -> PredictReply:
-        raise MemoryError
-
-    def error(line: bytes, answer: object) -> Failed:
-        reply = reply_to(line, answer)  # type: ignore[arg-type]
-        assert reply.error is not None
-        return reply.error
-
-    assert error(line, refuses) == Failed(
-        code="checkpoint_unreadable", message="no such adapter", retryable=False
+def test_classifier_that_is_warm_needs_its_folder_no_more(
+    predictor: Predictor, models_folder: Path, tmp_path: Path
+) -> None:
+    expected = tiny.make_adapter(tmp_path / "a", models_folder, tiny.LABELS, rank=8)
+    served = ServedModel(
+        method="sequence_classification",
+        version_id=UUID(int=1),
+        base_model=tiny.NAME,
+        labels=tiny.LABELS,
+        max_length=64,
     )
-    assert error(line, breaks).code == "prediction_failed"
-    assert error(line, runs_out).retryable
-    assert error(b"nonsense\n", breaks).code == "request_unreadable"
-    assert json.loads(reply_to(line, breaks).model_dump_json())["request_id"] == "request-1"
+
+    predictor.warm(served, tmp_path / "a")
+    shutil.rmtree(tmp_path / "a")
+
+    assert torch.allclose(scores(predictor.answer(request(tmp_path / "a", 1))), expected, atol=1e-6)
+
+
+def test_loading_a_base_model_is_announced(models_folder: Path, tmp_path: Path) -> None:
+    tiny.make_adapter(tmp_path / "a", models_folder, tiny.LABELS, rank=8)
+    said: list[str] = []
+    config = ServingInput(threads=1, models_folder=models_folder)
+    predictor = Predictor(config, torch.device("cpu"), lambda: said.append("loading"))
+
+    predictor.answer(request(tmp_path / "a", 1))
+    predictor.answer(request(tmp_path / "a", 1))
+
+    assert said == ["loading"]

@@ -27,7 +27,12 @@ class EvaluateBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Evaluation(msgspec.Struct):
-    """Base against fine-tuned on the same held-out rows, paired; `summary` once it is completed."""
+    """Base against fine-tuned on the same held-out rows, paired; `summary` once it is completed.
+
+    `summary.metric` says what the verdict is about: `accuracy`, or `bits_per_byte` for a language
+    model whose answers are no labels; then `ci95` is that of `bits_per_byte_delta`, and less is
+    better.
+    """
 
     id: UUID
     model: str
@@ -98,7 +103,7 @@ class EvaluationsController(Controller):
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
     ) -> Page[dict[str, Any]]:
-        """Twenty rows side by side: the text, the label expected, what base and fine-tuned said."""
+        """Twenty rows side by side: the text, the answer expected, what base and fine-tuned said."""
         await require_evaluation(queries, workspace, evaluation_id)
         return Page(await queries.evaluation_examples(workspace, evaluation_id) or [])
 

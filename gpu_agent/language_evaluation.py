@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
 from statistics import fmean, median
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,7 +88,7 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     adapter = read_lora_weights(order.files.adapter, model)
     task, too_long = prepare(model, spec, order.files.train, order.files.test)
     if too_long:
-        yield _log(f"{too_long} held-out rows are too long to be measured whole and left out")
+        yield _log(f"{too_long} held-out rows are too long to be measured and left out", "WARNING")
     kind = f"{len(task.labels)} labels" if task.labels else "answers in free text"
     yield _log(
         f"{len(task.rows)} held-out rows, {kind}; {len(task.generated)} are answered in words"
@@ -273,5 +274,5 @@ def _in_words(summary: EvaluationSummary) -> str:
     )
 
 
-def _log(message: str, level: str = "INFO") -> LogLine:
+def _log(message: str, level: Literal["DEBUG", "INFO", "WARNING"] = "INFO") -> LogLine:
     return LogLine(level=level, message=message)

@@ -42,7 +42,7 @@ class ExampleMessage(msgspec.Struct):
     """A message of the first conversation, its role before it, cut where it is long."""
 
     text: str
-    supervised: bool  # whether it is learnt
+    supervised: bool  # whether it is learned
 
 
 class Dataset(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Messages to a conversation: who may say what, in which order, and which answers are learnt."""
+"""Messages to a conversation: who may say what, in which order, and which answers are learned."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,12 +68,12 @@ class MessageChecks:
             return None
         messages = [each.message for each in said]
         while messages and not messages[-1].supervised:
-            messages.pop()  # it comes after all that is learnt, so it changes nothing
+            messages.pop()  # it comes after all that is learned, so it changes nothing
         if not messages:
             self._problems.add(
                 line,
                 "nothing_supervised",
-                "no answer is to be learnt: every assistant's message has the weight 0",
+                "no answer is to be learned: every assistant's message has the weight 0",
                 "at least one assistant's message with the weight 1, or with none",
                 field=field,
             )
@@ -160,7 +160,7 @@ class MessageChecks:
                 line,
                 "weight_not_of_assistant",
                 f"a {role}'s message has a weight",
-                "a weight at an assistant's message only; nothing else is learnt",
+                "a weight at an assistant's message only; nothing else is learned",
                 field=f"{at}.weight",
             )
             return None

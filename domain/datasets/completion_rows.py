@@ -45,7 +45,7 @@ class CompletionRows:
     def _chat(
         self, values: Mapping[str, object], prompt: str, completion: str, line: int
     ) -> Conversation | None:
-        """Both as messages; only what the completion says is learnt."""
+        """Both as messages; only what the completion says is learned."""
         asked = self._messages.read(values[prompt], line, prompt)
         value = self._values.present(values, completion, line, "an array of messages")
         answers = None if value is None else self._messages.read(value, line, completion)

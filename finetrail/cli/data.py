@@ -66,7 +66,7 @@ def rows(
     key: Key = None,
     json: Json = False,
 ) -> None:
-    """Show the first rows as training reads them, and what of them is learnt."""
+    """Show the first rows as training reads them, and what of them is learned."""
     from finetrail.cli import dataset_views, session, views
 
     with session.connected(url, key) as client:

@@ -21,7 +21,7 @@ def datasets(found: list[Dataset]) -> Table:
 def dataset(one: Dataset) -> Table:
     labels = ", ".join(f"{name} ({rows})" for name, rows in sorted(one.labels.items()))
     columns = ", ".join(filter(None, (one.text_column, one.label_column)))
-    learnt = f"{one.messages}, of which {one.supervised_messages} are learnt"
+    learned = f"{one.messages}, of which {one.supervised_messages} are learned"
     return facts(
         [
             ("dataset", one.id),
@@ -31,14 +31,14 @@ def dataset(one: Dataset) -> Table:
             ("kind", one.kind),
             ("rows", str(one.rows)),
             ("labels", labels),
-            ("messages", learnt if one.messages else ""),
+            ("messages", learned if one.messages else ""),
             ("duplicates", str(one.duplicate_rows or "")),
             ("contradictions", str(one.conflicting_texts or "")),
             ("columns", f"{columns} ({one.format})"),
             ("size", size(one.size)),
             ("sha256", one.sha256),
             *(
-                (f"example, {'learnt' if each.supervised else 'read'}", each.text)
+                (f"example, {'learned' if each.supervised else 'read'}", each.text)
                 for each in one.example
             ),
         ]
@@ -64,7 +64,7 @@ def _said(row: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             "" if index else str(row["line"]),
             names.get(each["role"], each["role"]),
-            "learnt" if each["supervised"] else "read",
+            "learned" if each["supervised"] else "read",
             each["content"],
         )
         for index, each in enumerate(row["messages"])

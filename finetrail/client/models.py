@@ -22,7 +22,7 @@ class Failure(_Answer):
 
 class ExampleMessage(_Answer):
     text: str  # with the role before it
-    supervised: bool  # whether it is learnt
+    supervised: bool  # whether it is learned
 
 
 class Dataset(_Answer):

@@ -47,7 +47,14 @@ from domain.queues.queue import queue_id
 from domain.subjects import telemetry_subject
 from domain.telemetry import MetricsLogged, StepMetrics
 from domain.wire import decode_recorded, encode_event
-from domain.work import Environment, EvaluationSummary, Example, Scores, TrainingCheckpoint
+from domain.work import (
+    Environment,
+    EvaluationSummary,
+    Example,
+    Scores,
+    Segment,
+    TrainingCheckpoint,
+)
 
 WORKSPACE = "default"
 START = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
@@ -136,6 +143,18 @@ def dataset_validated(name: str) -> DatasetValidated:
         longest_text_chars=80,
         mean_text_chars=31.5,
     )
+
+
+def chat_registered(name: str) -> DatasetRegistered:
+    chat = {"kind": "chat", "format": "jsonl", "delimiter": None, "labels": {}}
+    columns = {"text_column": "messages", "label_column": ""}
+    return dataset_registered(name).model_copy(update=chat | columns)
+
+
+def chat_validated(name: str) -> DatasetValidated:
+    example = (Segment(text="user: why?", supervised=False), Segment(text="so", supervised=True))
+    counts = {"messages": 80, "supervised_messages": 40, "example": example}
+    return dataset_validated(name).model_copy(update=counts)
 
 
 def dataset_rejected(name: str) -> DatasetRejected:

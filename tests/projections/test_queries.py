@@ -76,6 +76,21 @@ async def test_one_thing_is_found_by_its_id_in_its_workspace_only(
     assert await queries.version(W, model, 99) is None
 
 
+async def test_a_dataset_of_conversations_is_found_with_the_one_it_shows(
+    dsn: str, queries: Queries
+) -> None:
+    await given(dsn, h.chat_registered("chats"), h.chat_validated("chats"))
+
+    found = await queries.dataset(W, h.id_of("dataset", "chats"))
+
+    assert found is not None
+    assert (found.kind, found.messages, found.supervised_messages) == ("chat", 80, 40)
+    assert found.example == [
+        {"text": "user: why?", "supervised": False},
+        {"text": "so", "supervised": True},
+    ]
+
+
 async def test_pages_are_newest_first_without_gap_or_repeat(dsn: str, queries: Queries) -> None:
     await given(dsn, *(h.submitted(f"job {n}") for n in range(5)))
 

@@ -11,7 +11,6 @@ from domain.agents.events import AgentDrained
 from domain.catalog import EVENTS
 from domain.messages import Event
 from domain.telemetry import MetricsLogged
-from domain.work import Segment
 from projections import (
     access_keys,
     agents,
@@ -73,18 +72,15 @@ def test_a_dataset_is_pending_until_it_was_judged() -> None:
 
 
 def test_a_dataset_of_conversations_shows_the_first_one() -> None:
-    registered = h.dataset_registered("a").model_copy(update={"kind": "chat", "labels": {}})
-    said = Segment(text="assistant: yes", supervised=True)
-    validated = h.dataset_validated("a").model_copy(
-        update={"messages": 80, "supervised_messages": 40, "example": (said,)}
-    )
-
-    pending = the_row(datasets.VIEW, [registered])
-    valid = the_row(datasets.VIEW, [registered, validated])
+    pending = the_row(datasets.VIEW, [h.chat_registered("a")])
+    valid = the_row(datasets.VIEW, [h.chat_registered("a"), h.chat_validated("a")])
 
     assert (pending.kind, pending.messages, pending.example) == ("chat", None, [])
     assert (valid.messages, valid.supervised_messages) == (80, 40)
-    assert valid.example == [{"text": "assistant: yes", "supervised": True}]
+    assert valid.example == [
+        {"text": "user: why?", "supervised": False},
+        {"text": "so", "supervised": True},
+    ]
 
 
 def test_a_row_knows_the_event_that_made_it_and_its_streams_last_one() -> None:

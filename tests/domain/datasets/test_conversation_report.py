@@ -1,4 +1,4 @@
-"""A report of conversations counts what is learnt, repeated and contradictory, and shows one."""
+"""A report of conversations counts what is learned, repeated and contradictory, and shows one."""
 
 import json
 
@@ -14,13 +14,13 @@ from domain.work import Segment
 from tests.samples import DATASET
 
 
-def chat(*contents: str, learnt: tuple[int, ...] = (), raw: bool = False) -> Conversation:
-    """User and assistant in turn; ``learnt`` are the messages that are, and the last one is."""
+def chat(*contents: str, learned: tuple[int, ...] = (), raw: bool = False) -> Conversation:
+    """User and assistant in turn; ``learned`` are the messages that are, and the last one is."""
     messages = [
         Message(
             "assistant" if index % 2 else "user",
             content,
-            supervised=index in learnt or index == len(contents) - 1,
+            supervised=index in learned or index == len(contents) - 1,
         )
         for index, content in enumerate(contents)
     ]
@@ -35,7 +35,7 @@ def report(*conversations: Conversation) -> ConversationReportBuilder:
 
 
 def test_messages_and_those_that_are_learnt_are_counted() -> None:
-    found = report(chat("a", "bc", "d", "e", learnt=(1,)), chat("a", "b", "c", "d"))
+    found = report(chat("a", "bc", "d", "e", learned=(1,)), chat("a", "b", "c", "d"))
 
     assert (found.messages, found.supervised_messages) == (8, 3)
     assert (found.longest_chars, found.mean_chars) == (5, 4.5)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ def user(content: str) -> Message:
     return Message("user", content, supervised=False)
 
 
-def assistant(content: str, *, learnt: bool = True) -> Message:
-    return Message("assistant", content, supervised=learnt)
+def assistant(content: str, *, learned: bool = True) -> Message:
+    return Message("assistant", content, supervised=learned)
 
 
 def read(data: bytes | str, **options: Any) -> tuple[list[Any], RowReader]:
@@ -85,7 +86,7 @@ def test_an_answer_of_weight_0_is_read_and_not_learnt(zero: str) -> None:
 
     (found,), _ = read(text)
 
-    assert found.messages == (user("a"), assistant("b", learnt=False), user("c"), assistant("d"))
+    assert found.messages == (user("a"), assistant("b", learned=False), user("c"), assistant("d"))
 
 
 def test_what_follows_the_last_learnt_answer_is_left_out() -> None:
@@ -159,7 +160,7 @@ def test_prompt_and_completion_of_messages_are_a_chat_that_learns_the_completion
 
     found = conversation({"prompt": prompt, "completion": said(("assistant", "d"))})
 
-    assert found.messages == (user("a"), assistant("b", learnt=False), user("c"), assistant("d"))
+    assert found.messages == (user("a"), assistant("b", learned=False), user("c"), assistant("d"))
     assert not found.raw
 
 
@@ -426,6 +427,24 @@ def test_examples_of_the_reference_are_read_as_the_kind_they_stand_under() -> No
         assert rows
 
 
+def test_a_long_file_is_read_without_holding_more_than_a_part_of_it() -> None:
+    turns = said(("user", "a" * 3000), ("assistant", "b" * 3000))
+    piece = (json.dumps({"messages": turns}) + "\n").encode() * 20
+    reader = RowReader()
+
+    tracemalloc.start()
+    try:
+        for _ in range(80):
+            reader.feed(piece)
+        reader.finish()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert reader.row_count == 1600
+    assert peak < 80 * len(piece) / 5
+
+
 contents = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30
 ).filter(str.strip)
@@ -433,13 +452,13 @@ contents = st.text(
 
 @st.composite
 def chats(draw: st.DrawFn) -> tuple[Message, ...]:
-    """Messages as they are read: in turn, and ending with one that is learnt."""
+    """Messages as they are read: in turn, and ending with one that is learned."""
     first = [system(draw(contents))] if draw(st.booleans()) else []
     answers = draw(st.lists(st.booleans(), max_size=3))
     turns = [
         message
-        for learnt in [*answers, True]
-        for message in (user(draw(contents)), assistant(draw(contents), learnt=learnt))
+        for learned in [*answers, True]
+        for message in (user(draw(contents)), assistant(draw(contents), learned=learned))
     ]
     return (*first, *turns)
 

@@ -49,10 +49,15 @@ class Bench:
     seed: int
 
     def make(self) -> float:
-        from gpu_agent.tiny.make import FOLDER  # noqa: PLC0415 - torch
+        from gpu_agent.tiny.make import folder_name  # noqa: PLC0415 - torch
 
         began = time.monotonic()
-        arguments = ["--make", str(self.folder / "made" / FOLDER), "--threads", str(self.threads)]
+        arguments = [
+            "--make",
+            str(self.folder / "made" / folder_name()),
+            "--threads",
+            str(self.threads),
+        ]
         subprocess.run(
             [sys.executable, "-m", "bench.tiny", "--seeds", str(self.seed), *arguments],
             cwd=ROOT,

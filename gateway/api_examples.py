@@ -242,10 +242,24 @@ def _page(*items: object) -> dict[str, Any]:
 
 
 _API: Final = "/api/v1"
+_LANGUAGE_MODEL: Final = {
+    "id": "support",
+    "object": "model",
+    "created": 1795196585,
+    "owned_by": "default",
+    "root": "support:1",
+    "parent": "finetrail/tiny",
+}
 Operation = tuple[str, str]
 
 REQUESTS: Final = MappingProxyType[Operation, Any](
     {
+        ("/v1/chat/completions", "post"): {
+            "model": "support",
+            "messages": [{"role": "user", "content": "Classify: where is my parcel?"}],
+            "temperature": 0,
+        },
+        ("/v1/completions", "post"): {"model": "finetrail/tiny", "prompt": "Once upon a time"},
         (f"{_API}/jobs", "post"): {
             "model": "support",
             "dataset_id": _DATASET_ID,
@@ -264,6 +278,29 @@ REQUESTS: Final = MappingProxyType[Operation, Any](
 
 RESPONSES: Final = MappingProxyType[Operation, Any](
     {
+        ("/v1/models", "get"): {"object": "list", "data": [_LANGUAGE_MODEL]},
+        ("/v1/models/{model_id}", "get"): _LANGUAGE_MODEL,
+        ("/v1/chat/completions", "post"): {
+            "id": "chatcmpl-019369c27c5e7b3a9f105d2a8c4e6b71",
+            "object": "chat.completion",
+            "created": 1795196585,
+            "model": "support:1",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {
+                        "role": "assistant",
+                        "content": "delivery",
+                        "refusal": None,
+                        "annotations": [],
+                    },
+                    "logprobs": None,
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": {"prompt_tokens": 19, "completion_tokens": 2, "total_tokens": 21},
+            "system_fingerprint": None,
+        },
         (f"{_API}/datasets", "post"): _DATASET,
         (f"{_API}/datasets", "get"): _page(_DATASET),
         (f"{_API}/datasets/{{dataset_id}}", "get"): _DATASET,

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from gateway.access_matrix import ACCESS
 from gateway.api_examples import REQUESTS, RESPONSES
+from gateway.openai_api.errors import speaks_openai
 from gateway.problems import PROBLEM_JSON
 from gateway.uploads import FIELDS, MEDIA_TYPES, MULTIPART
 
@@ -23,9 +24,9 @@ _DESCRIPTION: Final = """\
 Upload data, fine-tune, watch it live, compare, put into service, predict.
 
 Every request but those under `/health` and `/schema` carries an API key:
-`Authorization: Bearer fpk_…`. Every error is a problem (RFC 9457) with a stable `code`. Commands are
-answered with `sequence`, the position in the event log after which their effect can be read; where
-that takes longer than usual, the answer has a `note`. Lists are pages of `items` with a cursor in `next`.
+`Authorization: Bearer fpk_…`. Every error is a problem (RFC 9457) with a stable `code`, but under `/v1`,
+where OpenAI's clients talk to language models and get OpenAI's errors. Commands are answered with `sequence`, the position in the event log after which their effect can be read; where that takes
+longer than usual, the answer has a `note`. Lists are pages of `items` with a cursor in `next`.
 """
 _PROBLEM: Final[Json] = {
     "type": "object",
@@ -41,6 +42,23 @@ _PROBLEM: Final[Json] = {
     },
     "additionalProperties": True,
 }
+_OPENAI_ERROR: Final[Json] = {
+    "type": "object",
+    "description": "An error as OpenAI's clients know it.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string", "examples": ["invalid_request_error"]},
+                "param": {"type": ["string", "null"], "description": "What was wrong with."},
+                "code": {"type": ["string", "null"], "examples": ["model_not_found"]},
+            },
+        }
+    },
+}
 _MEANINGS: Final = {
     "400": "The request is malformed; `errors` names the fields.",
     "401": "No valid API key.",
@@ -50,13 +68,21 @@ _MEANINGS: Final = {
     "413": "The body is too large; `limit` says how large it may be.",
     "415": "The media type is not taken; `supported` lists those that are.",
     "422": "The file cannot be read; `problems` says where and what would be right.",
+    "429": "The model is busy; `Retry-After` says when to ask again.",
     "500": "Our mistake; the log of the gateway has it under the id in `instance`.",
     "503": "Something that is needed is away; `Retry-After` says when to ask again.",
 }
 _PAGE_NAME: Final = re.compile(rb"Page_gateway\.\w+\.(\w+)_")  # a generic type's generated name
 _WRITES: Final = ("409", "413", "415")
+_ASKS: Final = ("413", "415", "429")
 _UPLOAD: Final = ("/api/v1/datasets", "post")
-_STREAMS: Final = ("/api/v1/jobs/{job_id}/logs", "/api/v1/jobs/{job_id}/events", "/api/v1/events")
+_STREAMS: Final = (
+    ("/api/v1/jobs/{job_id}/logs", "get"),
+    ("/api/v1/jobs/{job_id}/events", "get"),
+    ("/api/v1/events", "get"),
+    ("/v1/chat/completions", "post"),
+    ("/v1/completions", "post"),
+)
 
 
 class SchemaController(Controller):
@@ -87,7 +113,8 @@ def openapi_config() -> OpenAPIConfig:
 def description_of(build: Callable[[], Litestar]) -> bytes:
     """What an application says of itself, and what it cannot say: problems, streams, examples."""
     schema = build().openapi_schema.to_schema()
-    schema["components"].setdefault("schemas", {})["Problem"] = _PROBLEM
+    schemas = schema["components"].setdefault("schemas", {})
+    schemas |= {"Problem": _PROBLEM, "OpenAIError": _OPENAI_ERROR}
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
             _complete(path, method, operation)
@@ -105,16 +132,19 @@ def _complete(path: str, method: str, operation: Json) -> None:
     responses: Json = operation["responses"]
     success = next((code for code in responses if code.startswith("2")), None)
     responses.pop("400", None)  # the framework's own form of it
+    media_type, error = PROBLEM_JSON, "Problem"
+    if speaks_openai(path):
+        media_type, error = "application/json", "OpenAIError"
     for code in _errors(path, method):
         responses[code] = {
             "description": _MEANINGS[code],
-            "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {media_type: {"schema": {"$ref": f"#/components/schemas/{error}"}}},
         }
     role = ACCESS.get((method.upper(), path))
     operation["x-role"] = role
     if role == "public":
         operation["security"] = []
-    if path in _STREAMS and method == "get" and success:
+    if (path, method) in _STREAMS and success:
         content: Json = responses[success]["content"]
         page = next(one for one in content["application/json"]["schema"]["oneOf"] if one)
         content["application/json"]["schema"] = page
@@ -139,6 +169,8 @@ def _errors(path: str, method: str) -> list[str]:
     codes = ["400", "401", "403", "500", "503"]
     if "{" in path or path.endswith(("/evaluations", "/jobs")):
         codes.append("404")
+    if speaks_openai(path):
+        return sorted({*codes, "404", *(_ASKS if method == "post" else ())})
     if method in {"post", "delete"} or path.endswith("/download"):
         codes += _WRITES
     if (path, method) == _UPLOAD:

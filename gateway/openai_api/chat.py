@@ -1,15 +1,13 @@
-"""``POST /v1/chat/completions``: its request, and its answers whole and in chunks."""
+"""What ``POST /v1/chat/completions`` takes, and the question that it becomes."""
 
-from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-from domain.inference import End, GenerateRequest, Piece, Turn
-from domain.inference import TokenLogprob as Token
-from gateway.openai_api.errors import Failure, refused
-from gateway.openai_api.generating import Answer, Question
+from domain.inference import GenerateRequest, Turn
+from gateway.openai_api.errors import refused
+from gateway.openai_api.generating import Question
 from gateway.openai_api.models import Chosen
 from gateway.openai_api.sampling import (
     Choices,
@@ -27,7 +25,6 @@ from gateway.openai_api.sampling import (
     sampling_of,
     seeded,
 )
-from gateway.openai_api.usage import FinishReason, Usage, finish_reason, usage_of
 
 _UNSUPPORTED: Final = MappingProxyType[str, tuple[object, ...]](
     {
@@ -126,72 +123,6 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     web_search_options: Unsupported = None
 
 
-class TopLogprob(msgspec.Struct):
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class TokenLogprob(msgspec.Struct):
-    token: str
-    logprob: float
-    bytes: list[int]
-    top_logprobs: list[TopLogprob]
-
-
-class Logprobs(msgspec.Struct):
-    content: list[TokenLogprob]
-    refusal: None = None
-
-
-class AssistantMessage(msgspec.Struct):
-    content: str
-    role: Literal["assistant"] = "assistant"
-    refusal: None = None
-    annotations: list[Any] = []
-
-
-class Choice(msgspec.Struct):
-    index: int
-    message: AssistantMessage
-    finish_reason: FinishReason
-    logprobs: Logprobs | None
-
-
-class ChatCompletion(msgspec.Struct):
-    """`model` is the version that answered."""
-
-    id: str
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: Usage
-    object: Literal["chat.completion"] = "chat.completion"
-    system_fingerprint: None = None
-
-
-class Delta(msgspec.Struct, omit_defaults=True):
-    role: Literal["assistant"] | None = None
-    content: str | None = None
-
-
-class ChunkChoice(msgspec.Struct):
-    index: int
-    delta: Delta
-    logprobs: Logprobs | None = None
-    finish_reason: FinishReason | None = None
-
-
-class ChatCompletionChunk(msgspec.Struct):
-    id: str
-    created: int
-    model: str
-    choices: list[ChunkChoice]
-    usage: Usage | msgspec.UnsetType | None = msgspec.UNSET
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    system_fingerprint: None = None
-
-
 def chat_question(body: ChatBody, chosen: Chosen, workspace: str, id_: str) -> Question:
     """What is asked of an agent.
 
@@ -227,65 +158,11 @@ def chat_question(body: ChatBody, chosen: Chosen, workspace: str, id_: str) -> Q
     return Question(chosen.root, chosen.inference_id, requests, choices)
 
 
-class ChatForm:
-    """How answers are told to whoever asked over this route."""
-
-    def __init__(self, id_: str, created: int, question: Question, body: ChatBody) -> None:
-        self._id = f"chatcmpl-{id_}"
-        self._created = created
-        self._question = question
-        self._logprobs = bool(body.logprobs)
-        self.with_usage = bool(body.stream_options and body.stream_options.include_usage)
-
-    def whole(self, answers: Sequence[Answer]) -> ChatCompletion:
-        choices = [
-            Choice(
-                index,
-                AssistantMessage(answer.text),
-                finish_reason(answer.end),
-                self._logprobs_of(answer.tokens),
-            )
-            for index, answer in enumerate(answers)
-        ]
-        usage = usage_of([answer.end for answer in answers], self._question.choices)
-        return ChatCompletion(self._id, self._created, self._question.model, choices, usage)
-
-    def begun(self, index: int) -> bytes:
-        return self._chunk(ChunkChoice(index, Delta("assistant", "")))
-
-    def piece(self, index: int, piece: Piece) -> bytes:
-        logprobs = self._logprobs_of(piece.logprobs) if piece.logprobs else None
-        return self._chunk(ChunkChoice(index, Delta(content=piece.text), logprobs))
-
-    def ended(self, index: int, end: End) -> bytes:
-        return self._chunk(ChunkChoice(index, Delta(), finish_reason=finish_reason(end)))
-
-    def usage(self, ends: Sequence[End]) -> bytes:
-        return self._encoded([], usage_of(ends, self._question.choices))
-
-    def _chunk(self, choice: ChunkChoice) -> bytes:
-        return self._encoded([choice], None if self.with_usage else msgspec.UNSET)
-
-    def _encoded(
-        self, choices: list[ChunkChoice], usage: Usage | msgspec.UnsetType | None
-    ) -> bytes:
-        chunk = ChatCompletionChunk(
-            self._id, self._created, self._question.model, choices, usage=usage
-        )
-        return msgspec.json.encode(chunk)
-
-    def _logprobs_of(self, tokens: Sequence[Token]) -> Logprobs | None:
-        return Logprobs([_logprob(token) for token in tokens]) if self._logprobs else None
-
-
 def _turn(message: Message, at: int) -> Turn:
     where = f"messages[{at}]"
     if message.role in {"tool", "function"}:
-        raise refused(f"{where}.role", f"Messages of the role {message.role} are not supported.")
-    try:
-        refuse_unsupported(message, _IN_MESSAGE)
-    except Failure as failure:
-        raise refused(f"{where}.{failure.param}", failure.message, failure.code) from None
+        raise refused(f"{where}.role", f"{where}.role: {message.role} is not supported here.")
+    refuse_unsupported(message, _IN_MESSAGE, f"{where}.")
     role = "system" if message.role == "developer" else message.role
     return Turn(role=role, content=_text(message.content, f"{where}.content"))
 
@@ -299,8 +176,3 @@ def _text(content: str | list[Part] | None, where: str) -> str:
         if part.type != "text" or part.text is None:
             raise refused(f"{where}[{at}]", f"{where}[{at}]: only parts of text are supported.")
     return "".join(part.text or "" for part in content)
-
-
-def _logprob(token: Token) -> TokenLogprob:
-    top = [TopLogprob(text, logprob, list(raw)) for text, logprob, raw in token.top]
-    return TokenLogprob(token.token, token.logprob, list(token.bytes), top)

@@ -132,13 +132,15 @@ def completion_question(body: CompletionBody, chosen: Chosen, workspace: str, id
 class CompletionForm:
     """How answers are told to whoever asked over this route."""
 
-    def __init__(self, id_: str, created: int, question: Question, body: CompletionBody) -> None:
+    def __init__(
+        self, id_: str, created: int, question: Question, *, logprobs: int | None, with_usage: bool
+    ) -> None:
         self._id = f"cmpl-{id_}"
         self._created = created
         self._question = question
-        self._logprobs = body.logprobs
+        self._logprobs = logprobs
         self._told = [0] * len(question.requests)  # characters, by answer
-        self.with_usage = bool(body.stream_options and body.stream_options.include_usage)
+        self.with_usage = with_usage
 
     def whole(self, answers: Sequence[Answer]) -> Completion:
         choices = [

@@ -81,12 +81,17 @@ class Generator:
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
-        self._open: set[Answers] = set()
+        self._asked: set[Answers] = set()
         self._draining = False
+
+    @property
+    def open(self) -> int:
+        """Questions whose answers somebody waits for now."""
+        return len(self._asked)
 
     def drain(self) -> None:
         self._draining = True
-        for answers in self._open:
+        for answers in self._asked:
             self._stop(answers)
 
     @asynccontextmanager
@@ -95,7 +100,7 @@ class Generator:
         answers = Answers(len(question.requests))
         if self._draining:
             self._stop(answers)
-        self._open.add(answers)
+        self._asked.add(answers)
         tasks = []
         for index, request in enumerate(question.requests):
             asking = self._pump(request, question.inference_id, index, answers)
@@ -105,7 +110,7 @@ class Generator:
         try:
             yield answers
         finally:
-            self._open.discard(answers)
+            self._asked.discard(answers)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

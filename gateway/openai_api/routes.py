@@ -11,7 +11,8 @@ from litestar.params import JSONBody
 from litestar.response import Stream
 
 from gateway.authentication import Keys, Principal
-from gateway.openai_api.chat import ChatBody, ChatCompletion, ChatForm, chat_question
+from gateway.openai_api.chat import ChatBody, chat_question
+from gateway.openai_api.chat_answers import ChatCompletion, ChatForm
 from gateway.openai_api.completions import (
     Completion,
     CompletionBody,
@@ -21,6 +22,7 @@ from gateway.openai_api.completions import (
 from gateway.openai_api.errors import PREFIX
 from gateway.openai_api.generating import Answer, Generator, Question, unless_gone
 from gateway.openai_api.models import Models, ModelsController
+from gateway.openai_api.sampling import wants_usage
 from gateway.openai_api.streaming import Form, LiveAnswer, Talk
 from gateway.request_id import request_id
 
@@ -65,7 +67,13 @@ class CompletionsController(Controller):
         chosen = await answering.models.choose(data.model)
         id_ = request_id(request.scope).hex
         question = chat_question(data, chosen, answering.workspace, id_)
-        form = ChatForm(id_, int(time.time()), question, data)
+        form = ChatForm(
+            id_,
+            int(time.time()),
+            question,
+            logprobs=bool(data.logprobs),
+            with_usage=wants_usage(data.stream_options),
+        )
         if data.stream:
             return answering.live(request, question, form)
         return form.whole(await answering.whole(request, question))
@@ -81,7 +89,13 @@ class CompletionsController(Controller):
         chosen = await answering.models.choose(data.model)
         id_ = request_id(request.scope).hex
         question = completion_question(data, chosen, answering.workspace, id_)
-        form = CompletionForm(id_, int(time.time()), question, data)
+        form = CompletionForm(
+            id_,
+            int(time.time()),
+            question,
+            logprobs=data.logprobs,
+            with_usage=wants_usage(data.stream_options),
+        )
         if data.stream:
             return answering.live(request, question, form)
         return form.whole(await answering.whole(request, question))

@@ -58,11 +58,14 @@ def seeded(sampling: Sampling, seed: int | None, choice: int) -> Sampling:
     return sampling.model_copy(update={"seed": None if seed is None else seed + choice})
 
 
-def refuse_unsupported(body: msgspec.Struct, harmless: Mapping[str, tuple[object, ...]]) -> None:
+def refuse_unsupported(
+    body: msgspec.Struct, harmless: Mapping[str, tuple[object, ...]], where: str = ""
+) -> None:
     """Refuse parameters that would change the answer if they did anything here.
 
     Args:
         harmless: by parameter, the values that ask for what is done anyway.
+        where: the path to the body, with a dot at its end.
 
     Raises:
         Failure: One is there; its ``param`` names it.
@@ -70,12 +73,15 @@ def refuse_unsupported(body: msgspec.Struct, harmless: Mapping[str, tuple[object
     for name, values in harmless.items():
         value = getattr(body, name)
         if value is not None and value not in values:
-            also = f" other than {msgspec.json.encode(values[0]).decode()}" if values else ""
-            raise refused(
-                name, f"{name}{also} is not supported by this server.", "unsupported_parameter"
-            )
+            but = f" but {msgspec.json.encode(values[0]).decode()}" if values else ""
+            said = f"{where}{name}: nothing{but} is supported here."
+            raise refused(f"{where}{name}", said, "unsupported_parameter")
 
 
 def refuse_stream_options(options: StreamOptions | None, *, stream: bool | None) -> None:
     if options is not None and not stream:
         raise refused("stream_options", "stream_options is only allowed when stream is true.")
+
+
+def wants_usage(options: StreamOptions | None) -> bool:
+    return bool(options and options.include_usage)

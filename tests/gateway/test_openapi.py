@@ -37,9 +37,19 @@ async def test_every_route_is_described_with_its_problems(world: World) -> None:
         assert operation["description"], (method, path)
         for code, answer in operation["responses"].items():
             if code.startswith(("4", "5")):
-                assert list(answer["content"]) == ["application/problem+json"], (method, path)
+                form = "json" if path.startswith("/v1/") else "problem+json"
+                assert list(answer["content"]) == [f"application/{form}"], (method, path)
         public = ACCESS[method, path] == "public"
         assert ("401" in operation["responses"]) != public
+
+
+async def test_answers_that_may_be_streams_are_described_as_both(world: World) -> None:
+    schema = await described(world)
+
+    content = schema["paths"]["/v1/chat/completions"]["post"]["responses"]["200"]["content"]
+
+    assert set(content) == {"application/json", "text/event-stream"}
+    assert content["application/json"]["schema"]["$ref"].endswith("/ChatCompletion")
 
 
 async def test_no_page_is_served_that_would_load_scripts(world: World) -> None:

@@ -11,6 +11,7 @@ import pytest
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 
 from gateway.server import PortTaken, serve
+from tests.gateway.real_server import listening
 from tests.gateway.world import World
 
 pytestmark = pytest.mark.timeout(30)
@@ -19,30 +20,13 @@ SSE = {"Accept": "text/event-stream"}
 
 @asynccontextmanager
 async def served(world: World, role: str = "viewer") -> AsyncIterator[httpx.AsyncClient]:
-    stop = asyncio.Event()
-    port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(
-        serve(
-            world.gateway.app,
-            "127.0.0.1",
-            0,
-            stop,
-            on_listening=port.set_result,
-            on_stopping=world.gateway.drain,
-        )
-    )
-    try:
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{await port}",
-            headers=world.header(role),
-            trust_env=False,
-            timeout=10,
-        ) as client:
-            yield client
-            stop.set()
-    finally:
-        stop.set()
-        await serving
+    headers = world.header(role)
+    async with (
+        httpx.AsyncClient(headers=headers, trust_env=False, timeout=10) as client,
+        listening(world) as url,  # stops first, while the client still holds its connections
+    ):
+        client.base_url = url
+        yield client
 
 
 async def said_by(source: EventSource) -> AsyncIterator[ServerSentEvent]:

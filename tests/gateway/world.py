@@ -661,6 +661,21 @@ class World:
         await self.decide(queued, queue_id(W))
 
 
+@asynccontextmanager
+async def running_world(folder: Path) -> AsyncIterator[World]:
+    """A world whose keys are loaded and whose gateway follows its log."""
+    world = World(folder)
+    await world.issue_keys()
+    running = asyncio.create_task(world.gateway.run())
+    try:
+        async with asyncio.timeout(5):
+            await world.gateway.keyring.wait_for(world.events, 5)
+        yield world
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 def csv_rows(rows: int = 40) -> bytes:
     lines = [f"message number {n},{'delivery' if n % 2 else 'refund'}" for n in range(rows)]
     return ("text,label\n" + "\n".join(lines) + "\n").encode()

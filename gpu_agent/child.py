@@ -61,9 +61,7 @@ def _work(order: ChildInput) -> Iterator[Fact]:
         case TrainAssignment() as assignment:
             return _train(order, assignment)
         case EvaluateAssignment() as assignment:
-            from gpu_agent.evaluation import evaluate  # noqa: PLC0415
-
-            return evaluate(order, assignment)
+            return _evaluate(order, assignment)
 
 
 def _train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
@@ -76,6 +74,18 @@ def _train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
             from gpu_agent.recipes import sft  # noqa: PLC0415
 
             return sft.train(order, assignment)
+
+
+def _evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact]:
+    match assignment.spec.method:
+        case "sequence_classification":
+            from gpu_agent import evaluation  # noqa: PLC0415
+
+            return evaluation.evaluate(order, assignment)
+        case "sft":
+            from gpu_agent import language_evaluation  # noqa: PLC0415
+
+            return language_evaluation.evaluate(order, assignment)
 
 
 def _first_line(error: BaseException) -> str:

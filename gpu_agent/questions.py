@@ -84,6 +84,12 @@ def likeliest(scores: NDArray[np.float64], labels: dict[str, str]) -> list[str]:
     return [names[at] for at in scores.argmax(axis=1).tolist()]
 
 
+def likeliest(scores: NDArray[np.float64], labels: dict[str, str]) -> list[str]:
+    """Name each row's best label; of two that are equally likely, the first."""
+    names = list(labels)
+    return [names[at] for at in scores.argmax(axis=1).tolist()]
+
+
 def label_accuracy(
     model: LanguageModel, conversations: Sequence[Conversation], labels: dict[str, str]
 ) -> float:

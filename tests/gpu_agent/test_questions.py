@@ -16,7 +16,6 @@ from gpu_agent.questions import (
     _greedy,
     answer_batches,
     find_labels,
-    label_accuracy,
     label_scores,
     likeliest,
     questions,
@@ -125,15 +124,10 @@ def test_chats_and_completions_may_stand_side_by_side(model: LanguageModel) -> N
     np.testing.assert_allclose(scores, alone, atol=1e-4)
 
 
-def test_accuracy_is_the_share_of_likeliest_labels_that_are_right(model: LanguageModel) -> None:
-    texts = ["where is it?", "money!", "hello", "x"]
-    rows = asked(model, *(chat(text, "refund") for text in texts))
-    best = likeliest(label_scores(model, rows, LABELS), LABELS)
-    wrong = next(label for label in LABELS if label != best[0])
-    rows_right = [chat(text, label) for text, label in zip(texts, best, strict=True)]
+def test_of_equally_likely_labels_the_first_is_named() -> None:
+    scores = np.array([[-3.0, -1.0, -2.0], [-1.0, -2.0, -1.0]])
 
-    assert label_accuracy(model, rows_right, LABELS) == 1.0
-    assert label_accuracy(model, [chat(texts[0], wrong), *rows_right[1:]], LABELS) == 0.75
+    assert likeliest(scores, LABELS) == ["refund", "billing"]
 
 
 @pytest.mark.parametrize("expected", ["no", "a longer answer than the model gives"])

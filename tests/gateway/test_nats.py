@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -13,12 +14,28 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NatsTimeout
 
 from adapters.nats_connection import connect
 from adapters.nats_feed import NatsFeed
 from adapters.nats_inference import BATCH_BYTES, NatsInference, batches
 from domain.errors import StoreUnavailable
-from domain.subjects import telemetry_subject
+from domain.inference import (
+    Begun,
+    End,
+    GenerateReply,
+    GenerateRequest,
+    InService,
+    Piece,
+    Refused,
+    ServedModel,
+)
+from domain.subjects import (
+    control_subject,
+    inference_subject,
+    serving_subject,
+    telemetry_subject,
+)
 from domain.telemetry import LogEmitted, LogLine
 from domain.work import Prediction, PredictReply, PredictRequest
 from gateway.hub import Hub
@@ -302,3 +319,221 @@ def test_batches_hold_every_text_once_and_are_small() -> None:
 
     assert [text for group in groups for text in group] == texts
     assert all(sum(map(len, group)) <= BATCH_BYTES for group in groups)
+
+
+def question(*, prompt: str = "Where is it?") -> GenerateRequest:
+    served = ServedModel(method="sft", version_id=None, base_model="finetrail/tiny", max_length=512)
+    return GenerateRequest(request_id=uuid4().hex, workspace=W, served=served, prompt=prompt)
+
+
+def begun(request: GenerateRequest) -> Begun:
+    return Begun(request_id=request.request_id, prompt_tokens=3)
+
+
+def piece(request: GenerateRequest, number: int) -> Piece:
+    return Piece(request_id=request.request_id, number=number, text=f"{number} ", tokens=1)
+
+
+def end(request: GenerateRequest) -> End:
+    return End(
+        request_id=request.request_id,
+        reason="stop",
+        prompt_tokens=3,
+        completion_tokens=2,
+        seconds=0.1,
+        first_token_s=0.05,
+    )
+
+
+@dataclass
+class Writer:
+    """An agent that says what it is told to, and notes what is said to it."""
+
+    nc: Client
+    inbox: str = ""
+    asked: list[GenerateRequest] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+
+    async def say(self, *replies: GenerateReply) -> None:
+        for reply in replies:
+            await self.nc.publish(self.inbox, reply.model_dump_json().encode())
+
+    async def until_heard(self, word: str) -> None:
+        async with asyncio.timeout(5):
+            while word not in self.heard:
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def writer(
+    nc: Client, model: UUID, script: Callable[[GenerateRequest], Sequence[GenerateReply]]
+) -> AsyncIterator[Writer]:
+    made = Writer(nc)
+
+    async def on_request(msg: Msg) -> None:
+        request = GenerateRequest.model_validate_json(msg.data)
+        made.asked.append(request)
+        made.inbox = msg.reply
+        await made.say(*script(request))
+
+    async def on_control(msg: Msg) -> None:
+        assert msg.subject == control_subject(W, made.asked[-1].request_id)
+        made.heard.append(msg.data.decode())
+
+    subscriptions = [
+        await nc.subscribe(inference_subject(W, model), cb=on_request),
+        await nc.subscribe(f"control.{W}.*", cb=on_control),
+    ]
+    await nc.flush()
+    yield made
+    for subscription in subscriptions:
+        await subscription.unsubscribe()
+
+
+async def said_to(nc: Client, request: GenerateRequest, model: UUID) -> list[GenerateReply]:
+    async with NatsInference(nc).generate(request, model) as replies:
+        return [reply async for reply in replies]
+
+
+async def test_a_text_comes_in_pieces_and_nobody_is_told_to_stop_behind_its_end(
+    nc: Client,
+) -> None:
+    request, model = question(), uuid4()
+    script = [begun(request), piece(request, 0), piece(request, 1), end(request)]
+    async with writer(nc, model, lambda _: script) as agent_:
+        said = await said_to(nc, request, model)
+        await nc.flush()
+
+    assert said == script
+    assert agent_.asked == [request]
+    assert agent_.heard == []
+
+
+async def test_whoever_leaves_early_tells_the_agent_to_stop_and_listens_no_more(
+    nc: Client,
+) -> None:
+    request, model = question(), uuid4()
+    tasks, subscriptions = asyncio.all_tasks(), len(nc._subs)
+    async with writer(nc, model, lambda asked: [begun(asked), piece(asked, 0)]) as agent_:
+        async with NatsInference(nc).generate(request, model) as replies:
+            assert await anext(replies) == begun(request)
+            listening = len(nc._subs)
+        await agent_.until_heard("cancel")
+        left = len(nc._subs)
+
+    assert agent_.heard == ["cancel"]
+    assert (listening - subscriptions, left - subscriptions) == (3, 2)  # two are the agent's
+    async with asyncio.timeout(5):
+        while not asyncio.all_tasks() <= tasks:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_cancelled_task_tells_the_agent_to_stop(nc: Client) -> None:
+    request, model = question(), uuid4()
+    async with writer(nc, model, lambda _: []) as agent_:
+        asking = asyncio.create_task(said_to(nc, request, model))
+        async with asyncio.timeout(5):
+            while not agent_.asked:
+                await asyncio.sleep(0.005)
+        asking.cancel()
+        await agent_.until_heard("cancel")
+        await asyncio.gather(asking, return_exceptions=True)
+
+    assert asking.cancelled()
+
+
+async def test_an_agent_hears_now_and_then_that_somebody_listens(
+    nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adapters.nats_inference.KEEP_S", 0.01)
+    request, model = question(), uuid4()
+    async with (
+        writer(nc, model, lambda asked: [begun(asked)]) as agent_,
+        NatsInference(nc).generate(request, model) as replies,
+    ):
+        await anext(replies)
+        await agent_.until_heard("keep")
+        await agent_.say(end(request))
+        rest = [reply async for reply in replies]
+
+    assert rest == [end(request)]
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [
+        (lambda asked: [begun(asked), piece(asked, 1)], "lost"),
+        (lambda asked: [begun(asked), piece(asked, 0), piece(asked, 2), end(asked)], "lost"),
+        (lambda asked: [begun(asked)], "silent"),
+        (lambda _: [], "silent"),
+    ],
+)
+async def test_an_answer_with_a_gap_or_without_an_end_is_refused_and_cancelled(
+    nc: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    script: Callable[[GenerateRequest], Sequence[GenerateReply]],
+    code: str,
+) -> None:
+    monkeypatch.setattr("adapters.nats_inference.SILENCE_S", 0.1)
+    request, model = question(), uuid4()
+    async with writer(nc, model, script) as agent_:
+        said = await said_to(nc, request, model)
+        await agent_.until_heard("cancel")
+
+    last = said[-1]
+    assert isinstance(last, Refused)
+    assert (last.error.code, last.error.retryable) == (code, True)
+
+
+async def test_words_that_are_no_reply_are_refused(nc: Client) -> None:
+    request, model = question(), uuid4()
+
+    async def nonsense(msg: Msg) -> None:
+        await msg.respond(b"nonsense")
+
+    subscription = await nc.subscribe(inference_subject(W, model), cb=nonsense)
+    said = await said_to(nc, request, model)
+    await subscription.unsubscribe()
+
+    assert [isinstance(one, Refused) and one.error.code for one in said] == ["bad_reply"]
+
+
+async def test_a_model_that_nobody_serves_is_told_at_once(nc: Client) -> None:
+    said = await said_to(nc, question(), uuid4())
+
+    assert [isinstance(one, Refused) and one.error.code for one in said] == ["no_agent"]
+
+
+async def test_a_text_that_is_too_long_to_be_sent_is_told_so(nc: Client) -> None:
+    said = await said_to(nc, question(prompt="x" * 1_100_000), uuid4())
+
+    (last,) = said
+    assert isinstance(last, Refused)
+    assert (last.error.code, last.error.retryable) == ("too_long", False)
+
+
+async def test_a_server_that_is_gone_for_good_is_told(server: NatsServer) -> None:
+    closed = await connect(
+        server.url, user=None, password=None, name="closed", inbox_prefix="_INBOX_test"
+    )
+    await closed.close()
+
+    said = await said_to(closed, question(), uuid4())
+
+    assert [isinstance(one, Refused) and one.error.code for one in said] == ["no_connection"]
+
+
+async def test_agents_that_ask_are_told_what_is_in_service_or_nothing(nc: Client) -> None:
+    served = InService(models=(question().served,))
+    answers = iter([None, served])
+
+    async def ask() -> InService | None:
+        return next(answers)
+
+    await NatsInference(nc).tell_in_service(W, ask)
+    await nc.flush()
+    with pytest.raises(NatsTimeout):
+        await nc.request(serving_subject(W), b"", timeout=0.1)
+    told = await nc.request(serving_subject(W), b"", timeout=5)
+
+    assert InService.model_validate_json(told.data) == served

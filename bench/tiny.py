@@ -166,7 +166,7 @@ def run(seed: int, threads: int) -> dict[str, Any]:
                 "rows": summary.rows,
                 "base": round(summary.base.accuracy, 3),
                 "tuned": round(summary.fine_tuned.accuracy, 3),
-                "generated_right": summary.fine_tuned.exact_match,
+                "generated_right": round(summary.fine_tuned.exact_match or 0.0, 3),  # of a sample
                 "p_value": summary.p_value,
             }
         return result

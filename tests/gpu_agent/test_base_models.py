@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,25 @@ def test_license_is_what_the_model_card_states(
     (folder / "README.md").write_bytes(card.encode())
 
     assert find_base_model(tiny.NAME, Places(folder.parent)).license == license_
+
+
+def test_hub_model_comes_with_its_template_and_its_license(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = "---\nlicense: gemma\n---\n"
+    published = {"README.md": card, "chat_template.jinja": "{{ messages }}", "evil.py": "print(1)"}
+
+    def download(repository: str, *, revision: str, allow_patterns: list[str]) -> str:
+        for name, text in published.items():
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (folder / name).write_text(text, encoding="utf-8")
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    found = find_base_model(f"org/model@{'a' * 40}", Places())
+
+    assert (found.id, found.revision, found.license) == ("org/model", "a" * 40, "gemma")
+    assert "chat_template.jinja" in found.sha256
 
 
 def test_license_is_else_what_the_configuration_states(folder: Path) -> None:

@@ -68,7 +68,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_model(folder: Path, kind: str = "llama", *, seed: int = 0, ends: bool = False) -> Path:
-    """Write a base model; without ``ends`` its answers end at their limit only."""
+    """Write a base model; without ``ends`` its answers are ASCII and end at their limit only."""
     config, network, changes = KINDS[kind]
     words = tokenizer()
     torch.manual_seed(seed)
@@ -82,10 +82,9 @@ def write_model(folder: Path, kind: str = "llama", *, seed: int = 0, ends: bool 
         )
     )
     if not ends:
-        head = model.get_output_embeddings()
-        torch.nn.init.zeros_(model.get_input_embeddings().weight.data[words.eos_token_id])
-        head.weight.data[words.eos_token_id] = 0
-        head.weight.data[-len(SPECIAL) :] = 0
+        texts = TokenTexts(words)
+        silent = [n for n in range(len(words)) if not texts.of(n) or texts.of(n)[0] >= 0x80]
+        model.get_output_embeddings().weight.data[silent] = 0  # others score far from 0, up or down
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder

@@ -1,5 +1,6 @@
 """A small typed client for a Finetrail server: `from finetrail.client import Client`."""
 
+from finetrail.client.chat import ChatMessage, ChatPiece
 from finetrail.client.client import Client
 from finetrail.client.errors import (
     ApiError,
@@ -30,6 +31,8 @@ from finetrail.client.models import (
 
 __all__ = [
     "ApiError",
+    "ChatMessage",
+    "ChatPiece",
     "Client",
     "Conflict",
     "Dataset",

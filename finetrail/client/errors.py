@@ -120,6 +120,19 @@ def error_of(response: httpx.Response) -> ApiError:
         body = response.json()
     except (JSONDecodeError, UnicodeDecodeError):
         body = {}
-    problem = body if isinstance(body, dict) else {}
+    problem = _problem(body) if isinstance(body, dict) else {}
     problem.setdefault("title", response.reason_phrase)
     return _BY_STATUS.get(response.status_code, ApiError)(response.status_code, problem)
+
+
+def error_in_stream(said: dict[str, Any]) -> ApiError:
+    """The exception for an error that came after the answer had begun with success."""
+    return ApiError(500, _problem(said))
+
+
+def _problem(body: dict[str, Any]) -> dict[str, Any]:
+    """An error in OpenAI's form as a problem; a problem as it is."""
+    error = body.get("error")
+    if not isinstance(error, dict):
+        return body
+    return {**error, "detail": error.get("message"), "code": error.get("code") or error.get("type")}

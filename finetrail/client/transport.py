@@ -103,9 +103,12 @@ class Transport:
         *,
         params: Params | None = None,
         headers: Mapping[str, str] | None = None,
+        json: object = None,
         silence_s: float = ANSWER_S,
     ) -> Iterator[httpx.Response]:
-        """One try at a GET whose body is read as it comes; ``silence_s`` without a byte is an end.
+        """One try at a GET, or with ``json`` a POST, whose body is read as it comes.
+
+        ``silence_s`` without a byte is an end.
 
         Raises:
             FinetrailError: The client was closed meanwhile.
@@ -116,9 +119,10 @@ class Transport:
             raise FinetrailError("this client is closed")
         try:
             with self._http.stream(
-                "GET",
+                "GET" if json is None else "POST",
                 path,
                 params=given(params),
+                json=json,
                 headers=dict(headers or {}),
                 timeout=httpx.Timeout(silence_s, connect=CONNECT_S),
             ) as response:

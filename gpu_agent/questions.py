@@ -84,22 +84,6 @@ def likeliest(scores: NDArray[np.float64], labels: dict[str, str]) -> list[str]:
     return [names[at] for at in scores.argmax(axis=1).tolist()]
 
 
-def likeliest(scores: NDArray[np.float64], labels: dict[str, str]) -> list[str]:
-    """Name each row's best label; of two that are equally likely, the first."""
-    names = list(labels)
-    return [names[at] for at in scores.argmax(axis=1).tolist()]
-
-
-def label_accuracy(
-    model: LanguageModel, conversations: Sequence[Conversation], labels: dict[str, str]
-) -> float:
-    """Give the share of conversations whose answer is the label that the model finds likeliest."""
-    asked = questions(model, conversations, UNLIMITED)
-    names = likeliest(label_scores(model, asked, labels), labels)
-    right = [name == question.expected for name, question in zip(names, asked, strict=True)]
-    return right.count(True) / len(right)
-
-
 def answer_batches(model: LanguageModel, asked: Sequence[Question]) -> Iterator[dict[int, str]]:
     """Generate greedy answers, some at a time: by the place in ``asked``, stripped."""
     most = min(MAX_NEW_TOKENS, MORE_TOKENS + max(len(question.answer) for question in asked))

@@ -3,34 +3,28 @@
 import asyncio
 import re
 import sys
-import time
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 import finetrail
+from finetrail import demo_chat
 from finetrail.cli import following, session
-from finetrail.cli.comparison import comparison
 from finetrail.cli.exits import Failed, UsageProblem
-from finetrail.client import (
-    Client,
-    Evaluation,
-    EvaluationSummary,
-    Event,
-    Job,
-    Prediction,
-    Version,
-)
+from finetrail.client import Client, Evaluation, Job
+from finetrail.demo_results import Clock, Result, as_object, summary, what_next
 from finetrail.owner import issue_key
 from finetrail.private_stack import Interrupted, interruptible, private_folder, private_stack
-from finetrail.render import Table, clean, facts, percent, seconds, size, write_json, write_table
+from finetrail.render import clean, percent, size, write_json, write_table
 
 ASKED: Final = 3  # texts to predict
-LAST_EVENTS: Final = 8
 ALL_EVENTS: Final = 100_000  # of a demo: some dozens
 LOG_LINES: Final = 15  # of each process, when something went wrong
+CHAT_PARTS: Final = ("", "_test", "_wordings")  # of the shipped conversations
+TINY: Final = "finetrail/tiny"
+MADE: Final = "made "  # how the line begins that says so, and how long it took
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,67 +36,42 @@ class Plan:
     text: str | None = None
     label: str | None = None
     epochs: int | None = None
+    chat: bool = False  # a language model
     keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What came of it."""
+class Files:
+    """Absolute, because the demo works in another folder."""
 
-    dataset_id: str
-    job: Job
-    version: Version
-    evaluation: Evaluation
-    predictions: list[tuple[str, Prediction]]
-    archive: list[tuple[str, int]]
-    zip_bytes: int
-    events: list[Event]
-
-
-@dataclass(slots=True)
-class Clock:
-    """Says each step as it is done, and keeps how long it took."""
-
-    stream: TextIO
-    started: float = field(default_factory=time.monotonic)
-    spent: dict[str, float] = field(default_factory=dict)
-    _since: float = field(default_factory=time.monotonic)
-
-    def done(self, phase: str, said: str) -> None:
-        now = time.monotonic()
-        self.spent[phase] = self.spent.get(phase, 0.0) + now - self._since
-        self._since = now
-        self.stream.write(f"{now - self.started:6.1f} s  {clean(said)}\n")
-        self.stream.flush()
-
-    @property
-    def total(self) -> float:
-        return time.monotonic() - self.started
+    train: Path
+    test: Path | None = None
+    wordings: Path | None = None  # prompts that are worded as none in the two others
 
 
 def run_demo(plan: Plan, *, as_json: bool) -> int:
     """Return the exit code: 0 only if the whole path worked and nothing is left running."""
-    train, test = _files(plan)
+    files = files_of(plan)
     clock = Clock(sys.stderr)
-    clock.stream.write(f"Training on {train}\n")
+    clock.tell(f"Training on {files.train}\n")
     with interruptible():
         try:
             with private_folder(keep=plan.keep) as folder:
-                result = _on_private_stack(plan, train, test, folder, clock)
+                result = _on_private_stack(plan, files, folder, clock)
             clock.done("stop", "everything is stopped" + (f"; kept {folder}" if plan.keep else ""))
         except Interrupted as stopped:
             clock.stream.write(f"stopped by {stopped}; nothing is left running\n")
             return 128 + stopped.signum
-    for table in _summary(result, clock):
+    for table in summary(result, clock):
         write_table(table, sys.stderr if as_json else sys.stdout)
     if as_json:
         write_json(as_object(result, clock))
+    elif result.talk:
+        sys.stdout.write(what_next(result, files.train, files.test))
     return 0
 
 
-def _on_private_stack(
-    plan: Plan, train: Path, test: Path | None, folder: Path, clock: Clock
-) -> Result:
+def _on_private_stack(plan: Plan, files: Files, folder: Path, clock: Clock) -> Result:
     data = folder / "data"
     try:
         with private_stack(data) as settings:
@@ -110,27 +79,35 @@ def _on_private_stack(
             with Client(settings.gateway_url, key, patience_s=30) as client:
                 session.wait_until_accepted(client)
                 clock.done("servers", f"servers are up at {client.url}")
-                return _main_job(plan, train, test, client, folder, clock)
+                return _main_job(plan, files, client, key, folder, clock)
     except Exception:
         _show_logs(data / "logs", clock.stream)
         raise
 
 
 def _main_job(
-    plan: Plan, train: Path, test: Path | None, client: Client, folder: Path, clock: Clock
+    plan: Plan, files: Files, client: Client, key: str, folder: Path, clock: Clock
 ) -> Result:
     upload = partial(client.upload_dataset, text_column=plan.text, label_column=plan.label)
-    dataset = upload(train)
-    held_out = upload(test) if test else None
-    clock.done("upload", f"uploaded {dataset.rows} rows with {len(dataset.labels)} labels")
+    dataset = upload(files.train)
+    held_out = upload(files.test) if files.test else None
+    held = (
+        f"{len(dataset.labels)} labels" if dataset.labels else f"{dataset.messages or 0} messages"
+    )
+    clock.done("upload", f"uploaded {dataset.rows} rows with {held}")
 
     job = client.submit_job(
-        model_name(train),
+        model_name(files.train),
         dataset.id,
         test_dataset_id=held_out.id if held_out else None,
+        method="sft" if plan.chat else None,
         hyperparameters={"epochs": plan.epochs} if plan.epochs else None,
     )
+    if job.base_model == TINY:
+        clock.tell(f"          {TINY} is made on this machine when it is first used\n")
     job = following.follow_job(client, job.id)
+    if made := _made_here(client, job):
+        clock.tell(f"          {clean(made)}\n")
     clock.done("train", f"job {job.id} {job.status}")
     version, evaluation = following.result_of(client, job)
     if evaluation is None or evaluation.summary is None:
@@ -144,69 +121,39 @@ def _main_job(
     model = client.activate(version.model, version.number)
     in_service = model.active.number if model.active else None
     clock.done("serve", f"version {in_service} of {model.name} is in service")
-    texts = _texts_to_ask(client, evaluation)
-    predictions = list(zip(texts, client.predict(model.name, texts), strict=True))
-    clock.done("serve", f"predicted {len(predictions)} texts")
+    predictions, talk = [], None
+    if version.method == "sft":
+        unseen = held_out or dataset
+        talk = demo_chat.talk(client, key, model.name, unseen.id, files.wordings, clock.tell)
+        if talk.wordings:
+            clock.done("serve", demo_chat.on_wordings(talk))
+    else:
+        texts = _texts_to_ask(client, evaluation)
+        predictions = list(zip(texts, client.predict(model.name, texts), strict=True))
+        clock.done("serve", f"predicted {len(predictions)} texts")
     archive = client.download(model.name, version.number, folder / f"{model.name}.zip")
     with zipfile.ZipFile(archive) as opened:
         content = [(each.filename, each.file_size) for each in opened.infolist()]
     zip_bytes = archive.stat().st_size
     clock.done("download", f"downloaded {archive.name}, {size(zip_bytes)}")
     events = client.events(after=0, limit=ALL_EVENTS)
-    return Result(dataset.id, job, version, evaluation, predictions, content, zip_bytes, events)
+    return Result(
+        dataset.id, job, version, evaluation, predictions, talk, content, zip_bytes, events
+    )
 
 
-def as_object(result: Result, clock: Clock) -> dict[str, Any]:
-    """The one object that `--json` prints as its last line."""
-    summary = result.evaluation.summary
-    if summary is None:
-        raise Failed("there is no evaluation")
-    spent = clock.spent
-    return {
-        "dataset_id": result.dataset_id,
-        "job_id": result.job.id,
-        "model": result.version.model,
-        "version": result.version.number,
-        "evaluation": _figures(summary),
-        "zip_bytes": result.zip_bytes,
-        "events": len(result.events),
-        "seconds": {
-            "setup": round(spent["servers"] + spent["upload"], 2),
-            "train": round(spent["train"], 2),
-            "evaluate": round(spent["evaluate"], 2),
-            "total": round(clock.total, 2),
-        },
-    }
+def _made_here(client: Client, job: Job) -> str:
+    """What the log says of a base model that had to be made first."""
+    lines = [line.message for line in client.logs(job.id)] if job.base_model == TINY else []
+    return next((line for line in lines if line.startswith(MADE)), "")
 
 
-def _figures(summary: EvaluationSummary) -> dict[str, Any]:
-    base, tuned = summary.base, summary.fine_tuned
-    concluded = {"p_value": summary.p_value, "ci95": list(summary.ci95)}
-    if not summary.of_language_model:
-        untrained = summary.untrained
-        return {
-            "base": {"accuracy": base.accuracy, "f1": base.f1},
-            "untrained": {"accuracy": untrained.accuracy} if untrained else None,
-            "fine_tuned": {"accuracy": tuned.accuracy, "f1": tuned.f1},
-            **concluded,
-        }
-    shown = {"accuracy", "f1", "exact_match", "perplexity", "bits_per_byte"}
-    return {
-        "rows": summary.rows,
-        "metric": summary.metric,
-        "base": base.model_dump(include=shown),
-        "fine_tuned": tuned.model_dump(include=shown),
-        **concluded,
-        "verdict": summary.verdict,
-    }
-
-
-def example_file() -> Path:
-    """The shipped example: beside the packages in a checkout, inside this one when installed."""
+def example_file(name: str = "intents.csv") -> Path:
+    """A shipped example: beside the packages in a checkout, inside this one when installed."""
     package = Path(finetrail.__file__).parent
     for folder in (package.parent / "examples", package / "examples"):
-        if (folder / "intents.csv").is_file():
-            return folder / "intents.csv"
+        if (folder / name).is_file():
+            return folder / name
     raise UsageProblem("the shipped example is not installed; name a file by --data")
 
 
@@ -216,15 +163,21 @@ def model_name(file: Path) -> str:
     return name or "demo"
 
 
-def _files(plan: Plan) -> tuple[Path, Path | None]:
-    """Absolute, because the demo works in another folder."""
+def files_of(plan: Plan) -> Files:
+    """Which files are meant.
+
+    Raises:
+        UsageProblem: They do not exist, or do not belong together.
+    """
     if plan.test and not plan.data:
         raise UsageProblem("--test needs --data: held-out rows belong to rows that were trained on")
+    if plan.chat and not plan.data:
+        return Files(*(example_file(f"support_chat{part}.jsonl") for part in CHAT_PARTS))
     train = plan.data or example_file()
     for file in filter(None, (train, plan.test)):
         if not file.is_file():
             raise UsageProblem(f"{file} is not a file")
-    return train.absolute(), plan.test.absolute() if plan.test else None
+    return Files(train.absolute(), plan.test.absolute() if plan.test else None)
 
 
 def _texts_to_ask(client: Client, evaluation: Evaluation) -> list[str]:
@@ -233,35 +186,6 @@ def _texts_to_ask(client: Client, evaluation: Evaluation) -> list[str]:
     by_label = {each.expected: each.text for each in examples}
     chosen = list(by_label.values()) + [each.text for each in examples]
     return list(dict.fromkeys(chosen))[:ASKED]
-
-
-def _summary(result: Result, clock: Clock) -> list[Table]:
-    training = result.version.training
-    tokens, spent = training.get("tokens"), training.get("seconds")
-    speed = f"{tokens / spent:,.0f} tokens/s over {seconds(spent)}" if tokens and spent else ""
-    summary, what = result.evaluation.summary, f"{result.version.model} {result.version.number}"
-    return [
-        *([comparison(summary, what)] if summary else []),
-        Table(
-            ("label", "confidence", "text"),
-            [(each.label, percent(each.confidence), text) for text, each in result.predictions],
-            title="Predictions",
-        ),
-        Table((), [(name, size(count)) for name, count in result.archive], title="In the ZIP file"),
-        Table(
-            ("sequence", "event", "by"),
-            [(str(each.sequence), each.type, each.actor) for each in result.events[-LAST_EVENTS:]],
-            title=f"The last of {len(result.events)} events",
-        ),
-        facts(
-            [
-                ("speed", speed),
-                *((phase, seconds(span)) for phase, span in clock.spent.items()),
-                ("total", seconds(clock.total)),
-            ],
-            title="Where the time went",
-        ),
-    ]
 
 
 def _show_logs(folder: Path, stream: TextIO) -> None:

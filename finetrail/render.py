@@ -84,7 +84,7 @@ def write_marked(parts: Sequence[tuple[str, bool]], file: TextIO | None = None) 
         text = Text.assemble(*((part, "bold green" if marked else "dim") for part, marked in shown))
         Console(file=stream, highlight=False).print(text)
     else:
-        stream.write("".join(f"[[{part}]]" if marked else part for part, marked in shown) + "\n")
+        stream.write("".join(f"⟦{part}⟧" if marked else part for part, marked in shown) + "\n")
 
 
 def _clean_lines(text: str) -> str:

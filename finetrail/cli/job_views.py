@@ -78,7 +78,7 @@ def supervision(one: Supervision) -> Table:
 def write_supervision(one: Supervision) -> None:
     write_table(supervision(one))
     if one.example:
-        where = "in green" if sys.stdout.isatty() else "in [[ ]]"
+        where = "in green" if sys.stdout.isatty() else "in ⟦ ⟧"
         sys.stdout.write(f"\nOne row as the model reads it; what it learns to say is {where}:\n")
         write_marked([(each.text, each.supervised) for each in one.example])
 

@@ -44,13 +44,16 @@ def demo(
     text: TextColumn = None,
     label: LabelColumn = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="The default if left out.")] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="A language model, which is talked to at the end.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the data directory behind.")] = False,
     json: Json = False,
 ) -> None:
     """Run the whole path once on a private stack: upload, train, compare, serve, download."""
     from finetrail.demo import Plan, run_demo
 
-    plan = Plan(data=data, test=test, text=text, label=label, epochs=epochs, keep=keep)
+    plan = Plan(data=data, test=test, text=text, label=label, epochs=epochs, chat=chat, keep=keep)
     raise typer.Exit(run_demo(plan, as_json=json))
 
 

@@ -189,7 +189,7 @@ def test_a_job_shows_its_base_model_and_marks_what_is_learned(server: FakeServer
     assert "finetrail/tiny (sft)" in shown
     assert "model.safetensors 000000000000" in shown
     assert "900 tokens, 10.0 %" in shown
-    assert shown.endswith("user: money\\x1b back\nassistant: [[refund]]\n")
+    assert shown.endswith("user: money\\x1b back\nassistant: ⟦refund⟧\n")
     assert "\x1b" not in shown
 
 

@@ -1,6 +1,7 @@
 """What the demo works out without a stack: files, names, the object at its end."""
 
 import csv
+import json
 import signal
 import sys
 from dataclasses import replace
@@ -10,7 +11,9 @@ import pytest
 
 from finetrail.cli.exits import UsageProblem
 from finetrail.client import Evaluation, Event, Job, Version
-from finetrail.demo import Clock, Plan, Result, as_object, example_file, model_name, run_demo
+from finetrail.demo import Plan, example_file, files_of, model_name, run_demo
+from finetrail.demo_chat import Said, Talk
+from finetrail.demo_results import Clock, Result, as_object, what_next
 from finetrail.private_stack import Interrupted, interruptible, private_folder
 from tests.cli import answers
 
@@ -44,6 +47,55 @@ def test_test_rows_alone_are_refused_before_anything_starts() -> None:
 def test_a_file_that_is_not_there_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match="is not a file"):
         run_demo(Plan(data=tmp_path / "none.csv"), as_json=False)
+
+
+def test_the_shipped_conversations_come_with_held_out_rows_and_with_other_wordings() -> None:
+    files = files_of(Plan(chat=True))
+
+    assert files.test is not None
+    assert files.wordings is not None
+    rows = {
+        name: [json.loads(line) for line in path.read_text().splitlines()]
+        for name, path in (
+            ("train", files.train),
+            ("test", files.test),
+            ("wordings", files.wordings),
+        )
+    }
+    prompts = {name: {row["messages"][0]["content"] for row in rows[name]} for name in rows}
+    answers_of = {name: {row["messages"][-1]["content"] for row in rows[name]} for name in rows}
+    assert len(rows["test"]) >= 200
+    assert prompts["train"].isdisjoint(prompts["test"] | prompts["wordings"])
+    assert answers_of["train"] == answers_of["test"] == answers_of["wordings"]
+
+
+def test_rows_of_ones_own_have_no_other_wordings(tmp_path: Path) -> None:
+    (tmp_path / "chats.jsonl").write_text("{}")
+
+    files = files_of(Plan(chat=True, data=tmp_path / "chats.jsonl"))
+
+    assert (files.train.name, files.test, files.wordings) == ("chats.jsonl", None, None)
+
+
+def test_what_to_do_next_can_be_typed_as_it_stands() -> None:
+    said = what_next(_result(), Path("/x/chats.jsonl"), Path("/x/test.jsonl"))
+
+    assert "finetrail train /x/chats.jsonl --test /x/test.jsonl --model intents --follow" in said
+
+
+def test_a_language_models_answers_are_in_the_object() -> None:
+    clock = Clock(sys.stderr)
+    for phase in ("servers", "upload", "train", "evaluate", "serve"):
+        clock.done(phase, phase)
+    said = [Said("where?", "delivery", 0.01, 0.02)]
+    result = replace(_result(), talk=Talk(said, wordings=60, wordings_right=28))
+
+    found = as_object(result, clock)
+
+    assert found["answers"] == [
+        {"prompt": "where?", "answer": "delivery", "first_s": 0.01, "seconds": 0.02}
+    ]
+    assert found["unseen_wordings"] == {"asked": 60, "right": 28}
 
 
 def test_the_object_has_exactly_the_promised_keys() -> None:
@@ -154,6 +206,7 @@ def _result() -> Result:
         version=Version.model_validate(answers.version()),
         evaluation=Evaluation.model_validate(answers.evaluation()),
         predictions=[],
+        talk=None,
         archive=[],
         zip_bytes=1000,
         events=[Event.model_validate(answers.event(number)) for number in (1, 2)],

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from domain.blobs import BlobRef
-from domain.jobs.spec import DatasetRef, Hyperparameters, JobSpec, LoraConfig, SplitConfig
+from domain.jobs.spec import (
+    ALL_LINEAR,
+    DatasetRef,
+    Hyperparameters,
+    JobSpec,
+    LoraConfig,
+    SplitConfig,
+)
 from domain.work import EvaluateAssignment, Fact, TrainAssignment, TrainingCheckpoint
 from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import add_lora, load_base, logits, save_adapter
@@ -40,6 +48,29 @@ def rows() -> list[tuple[str, str]]:
     words = [(word, label) for label in LABELS for word in WORDS[label]]
     pairs = itertools.product(words, FRAMES)
     return [(frame.format(word), label) for (word, label), frame in pairs]
+
+
+def chat_rows() -> list[dict[str, Any]]:
+    """The same rows as questions with an answer; every third has an earlier exchange before it."""
+    earlier = [
+        {"role": "user", "content": "good day"},
+        {"role": "assistant", "content": "good day, what is it?"},
+    ]
+    return [
+        {
+            "messages": [
+                *(earlier if at % 3 == 0 else []),
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": label},
+            ]
+        }
+        for at, (text, label) in enumerate(rows())
+    ]
+
+
+def write_chats(path: Path, content: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in content), encoding="utf-8")
+    return path
 
 
 def write_rows(path: Path, content: list[tuple[str, str]]) -> Path:
@@ -104,6 +135,35 @@ def spec(train: Path, test: Path | None = None, **changes: Any) -> JobSpec:
         model_name="tiny",
         train=dataset(train),
         test=dataset(test) if test else None,
+        split=SplitConfig(validation_fraction=0.1, test_fraction=0.2),
+        hyperparameters=Hyperparameters(**(values | changes)),
+    )
+
+
+def chat_dataset(path: Path) -> DatasetRef:
+    chats = {"format": "jsonl", "delimiter": None, "kind": "chat", "labels": ()}
+    columns = {"text_column": "messages", "label_column": ""}
+    return dataset(path).model_copy(update=chats | columns)
+
+
+def sft_spec(
+    base_model: str, train: Path, test: Path | None = None, *, dropout: float = 0.1, **changes: Any
+) -> JobSpec:
+    """Ten steps over each of three epochs, with a checkpoint after every fourth."""
+    values: dict[str, Any] = {
+        "epochs": 3,
+        "batch_size": 5,
+        "learning_rate": 0.01,
+        "max_length": 256,
+        "checkpoint_every": 4,
+        "lora": LoraConfig(rank=4, alpha=8.0, dropout=dropout, target_modules=(ALL_LINEAR,)),
+    }
+    return JobSpec(
+        method="sft",
+        base_model=base_model,
+        model_name="tiny",
+        train=chat_dataset(train),
+        test=chat_dataset(test) if test else None,
         split=SplitConfig(validation_fraction=0.1, test_fraction=0.2),
         hyperparameters=Hyperparameters(**(values | changes)),
     )

@@ -130,6 +130,27 @@ async def test_an_agent_answers_an_inference_request_in_many_parts(running: Embe
         assert agent.refused == gateway.refused == []
 
 
+async def test_an_agent_is_told_what_is_in_service_and_when_nobody_listens(
+    running: EmbeddedStack,
+) -> None:
+    async with connected(running, "gateway") as gateway, connected(running, "agent") as agent:
+
+        async def tell(question: Msg) -> None:
+            await gateway.nc.publish(question.reply, b"what is in service")
+
+        await gateway.nc.subscribe(f"serving.{W}", queue="gateway", cb=tell)
+        control = await agent.nc.subscribe(f"control.{W}.*")
+        await gateway.settle()
+        await agent.settle()
+        told = await agent.nc.request(f"serving.{W}", b"", timeout=5)
+        await gateway.nc.publish(f"control.{W}.a-request", b"cancel")
+        heard = await control.next_msg(timeout=5)
+
+        assert (told.data, heard.data) == (b"what is in service", b"cancel")
+        assert agent.refused == gateway.refused == []
+        assert not await agent.may_publish(f"control.{W}.a-request")
+
+
 async def test_the_gateway_commands_but_writes_no_events(running: EmbeddedStack) -> None:
     async with connected(running, "gateway") as gateway:
         assert await gateway.may_publish(f"infer.{W}.{ID}")

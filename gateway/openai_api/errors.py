@@ -81,7 +81,7 @@ def of_agent(error: Failed) -> Failure:
         headers = {"Retry-After": str(BUSY_S), "retry-after-ms": str(BUSY_S * 1000)}
         return Failure(429, said, code="rate_limit_exceeded", headers=headers)
     if error.code in {"context_too_long", "too_long"}:
-        return Failure(400, said, code="context_length_exceeded", param="messages")
+        return Failure(400, said, code="context_length_exceeded")
     if error.code == "bad_request":
         return Failure(400, said)
     if error.retryable:

@@ -61,7 +61,8 @@ class Core:
     commands: list[Command] = field(default_factory=list)
     presences: list[Presence] = field(default_factory=list)
     paused: bool = False
-    in_service: InService | None = InService(models=())  # None: no gateway that answers
+    # None: no gateway that answers.
+    in_service: InService | None = field(default_factory=lambda: InService(models=()))
 
     def types(self, work_id: UUID) -> list[str]:
         return [type(event).__name__ for event in self.events[work_id]]

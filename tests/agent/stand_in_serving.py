@@ -1,7 +1,7 @@
 """A serving child without a model: it predicts the first label, repeats what it is told, and dies of "die".
 
-Text asked for with the prompt "slow" comes a word at a time until it is cancelled, "wait" is met with
-silence for ever, and any other prompt is the answer.
+Text asked for with the prompt "slow" comes a word at a time until it is cancelled, to "large" the
+answer is larger than a message, "wait" is met with silence for ever, and any other prompt is the answer.
 """
 
 import os
@@ -30,6 +30,7 @@ from gpu_agent.protocol import (
 )
 
 STEP_S = 0.02
+MESSAGE_BYTES = 1024 * 1024  # a NATS server takes no more
 
 
 class StandIn:
@@ -82,6 +83,8 @@ class StandIn:
             os._exit(9)
         if said == "wait":
             return
+        if said == "large":
+            said *= MESSAGE_BYTES
         self.say(Begun(request_id=request.request_id, prompt_tokens=len(said)))
         if said == "slow":
             self._slow[request.request_id] = count()

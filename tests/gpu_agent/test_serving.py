@@ -27,6 +27,7 @@ from gpu_agent.answering import Answering
 from gpu_agent.generation import Engine
 from gpu_agent.predictor import Predictor
 from gpu_agent.protocol import (
+    SLOTS,
     CancelOrder,
     GenerateOrder,
     Predicted,
@@ -212,6 +213,32 @@ def test_cancelled_text_ends_at_once(answering: Answering, said: list[Any]) -> N
 
     assert not answering.busy
     assert of(said, "g")[-1].reason == "cancelled"
+
+
+def test_slot_of_a_cancelled_request_is_taken_within_one_token(
+    config: ServingInput, said: list[Any]
+) -> None:
+    lines: SimpleQueue[bytes | None] = SimpleQueue()
+    cancelled_at = 0
+
+    def say(message: Any) -> None:
+        nonlocal cancelled_at
+        said.append(message)
+        if isinstance(message, Piece) and message.request_id == "0" and message.number == 5:
+            cancelled_at = len(said)
+            lines.put(CancelOrder(request_id="0").model_dump_json().encode())
+        if isinstance(message, Begun) and message.request_id == "late":
+            lines.put(None)
+
+    for number in range(SLOTS):
+        lines.put(generate(str(number), max_tokens=40).model_dump_json().encode())
+    lines.put(generate("late").model_dump_json().encode())
+    serve(lines, Answering(config, say), say)
+
+    after = said[cancelled_at:]
+    assert not [reply for reply in after if isinstance(reply, Piece) and reply.request_id == "0"]
+    for number in range(1, SLOTS):  # the token that was under way, and one more
+        assert len([reply for reply in of(after, str(number)) if isinstance(reply, Piece)]) <= 2
 
 
 def test_cancelling_what_is_unknown_is_nothing_wrong(answering: Answering, said: list[Any]) -> None:

@@ -29,7 +29,6 @@ from gpu_agent.examples import choose_examples, side_by_side
 from gpu_agent.language_model import LanguageModel, load_language_model
 from gpu_agent.likelihood import row_nats
 from gpu_agent.lora import install, read_lora_weights, use
-from gpu_agent.metrics import quality
 from gpu_agent.outcomes import CheckpointUnreadable, DataUnreadable
 from gpu_agent.protocol import ChildInput
 from gpu_agent.questions import (
@@ -194,6 +193,9 @@ def _scores(task: Task, measured: Measured, cache: Path) -> Scores:
     tokens = sum(sum(row.supervised) for row in task.rows)
     of_labels = None
     if task.labels:
+        # Takes seconds to load, and free text needs none of it.
+        from gpu_agent.metrics import quality  # noqa: PLC0415
+
         of_labels = quality(measured.best, [row.expected for row in task.rows], cache)
     return Scores(
         accuracy=of_labels.accuracy if of_labels else exact,

@@ -190,11 +190,13 @@ def test_model_memorises_one_sentence(model: LanguageModel, tmp_path: Path) -> N
 
     lora = LoraConfig(rank=16, alpha=32.0, target_modules=("all-linear",))
     losses, _ = steps_over(
-        model, [learned] * 120, tmp_path, epochs=1, batch_size=1, learning_rate=0.02, lora=lora
+        model, [learned] * 120, tmp_path, epochs=1, batch_size=1, learning_rate=0.01, lora=lora
     )
 
     assert losses[0] > 4
-    assert losses[-1] < 0.05
+    # A frozen head of 32 dimensions, at random, can be no surer than this.
+    assert losses[-1] < 0.2
+    assert sft.measure(model, [learned], together=False)[1] == 1.0
 
 
 def test_uniform_logits_cost_the_logarithm_of_the_vocabulary(model: LanguageModel) -> None:

@@ -1,12 +1,46 @@
 """Sequences that are decoded together: one row each, padded on the left, over one key-value cache."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+from typing_extensions import override
+
+ROOM: Final = 64  # columns; all that is cached is copied once for so many tokens, and not for each
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of one layer, (B, heads, T, head size), with room for more columns."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._key_room = self._value_room = torch.empty(0, 0, 0, 0)
+
+    @override
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        used, new = self.keys.shape[2], key_states.shape[2]
+        if used + new > self._key_room.shape[2]:
+            self._key_room = pad(self.keys, (0, 0, 0, new + ROOM))
+            self._value_room = pad(self.values, (0, 0, 0, new + ROOM))
+        self._key_room[:, :, used : used + new] = key_states
+        self._value_room[:, :, used : used + new] = value_states
+        self._show(used + new)
+        return self.keys, self.values
+
+    def replace(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = self._key_room, self._value_room = keys, values
+
+    def _show(self, columns: int) -> None:
+        self.keys, self.values = self._key_room[:, :, :columns], self._value_room[:, :, :columns]
 
 
 class Rows:
@@ -20,6 +54,7 @@ class Rows:
         self._network = network
         self._device = next(network.parameters()).device
         self.cache = DynamicCache()
+        self.cache.layer_class_to_replicate = RoomyLayer
         self.mask = torch.zeros((rows, 0), dtype=torch.bool, device=self._device)  # (B, T)
 
     def read(self, ids: Tensor, real: Tensor | None = None) -> Tensor:
@@ -52,8 +87,7 @@ class Rows:
         padded = int(mask.int().argmax(dim=1).min()) if mask.shape[1] else 0
         self.mask = mask[:, padded:]
         for layer in self.cache.layers:
-            layer.keys = layer.keys[chosen, :, padded:]
-            layer.values = layer.values[chosen, :, padded:]
+            layer.replace(layer.keys[chosen, :, padded:], layer.values[chosen, :, padded:])
 
     def join(self, other: "Rows") -> None:
         """Put the rows of another batch of the same network below these."""
@@ -62,7 +96,7 @@ class Rows:
         for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
             keys = _widen(mine.keys, longest, 2), _widen(theirs.keys, longest, 2)
             values = _widen(mine.values, longest, 2), _widen(theirs.values, longest, 2)
-            mine.keys, mine.values = torch.cat(keys), torch.cat(values)
+            mine.replace(torch.cat(keys), torch.cat(values))
 
 
 def _widen(tensor: Tensor, columns: int, axis: int) -> Tensor:

@@ -22,7 +22,7 @@ from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 from gpu_agent.tiny.corpus import exchanges
 from gpu_agent.tiny.tokenizer import CONTEXT, END, SPECIAL, START, train_tokenizer
 
-STEPS: Final = 400  # half a minute of one core; three seeds then learn 0.91 to 0.96 of unseen slot values
+STEPS: Final = 400  # half a minute of a core; 0.91 to 0.96 of unseen slot values, of three seeds
 BATCH: Final = 32  # rows a step
 EXCHANGES: Final = 6000  # a row is seen about twice, so none is learned by heart
 ECHOES: Final = 1000  # every token is read and written some ten times

@@ -1,8 +1,9 @@
 """What is said between a gateway and the agent that generates text for it, over core NATS.
 
 A request goes to ``infer.<workspace>.<model id>`` with a reply subject. The answers come there in
-order: `Begun`, any number of `Piece`, and one `End` or `Refused`. Whoever asked says `keep` or
-`cancel` on ``control.<workspace>.<request id>``; one that falls silent is taken for gone.
+order: `Begun`, any number of `Piece`, and one `End` or `Refused`; pieces that are only signs of life
+come before `Begun` too. Whoever asked says `keep` or `cancel` on ``control.<workspace>.<request id>``;
+one that falls silent is taken for gone.
 """
 
 from typing import Annotated, Final, Literal

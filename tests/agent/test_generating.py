@@ -31,6 +31,7 @@ from domain.inference import (
 )
 from domain.subjects import control_subject, inference_subject
 from gpu_agent import agent, serving_child, text_stream
+from gpu_agent.protocol import SLOTS
 from gpu_agent.serving_child import Serving, ServingConfig
 from tests.agent.conftest import RunAgent
 from tests.agent.core import Core, alive, pids, until
@@ -475,13 +476,12 @@ async def test_fifty_clients_that_come_and_go_leave_nothing_behind(
 
         sampling = Sampling(max_tokens=60)
         everybody = [
-            request("again", f"again-{n}", served=babble, sampling=sampling)
-            for n in range(serving_child.SLOTS)
+            request("again", f"again-{n}", served=babble, sampling=sampling) for n in range(SLOTS)
         ]
         await asyncio.gather(*(serving.generate(asked, note) for asked in everybody))
         kinds = [kind for kind, _ in log]
         assert kinds.index(End) > max(n for n, kind in enumerate(kinds) if kind is Begun)
-        assert kinds.count(End) == kinds.count(Begun) == serving_child.SLOTS
+        assert kinds.count(End) == kinds.count(Begun) == SLOTS
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

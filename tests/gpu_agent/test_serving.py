@@ -294,13 +294,17 @@ def test_prediction_that_fails_is_a_reply(
     answering.take(b"nonsense")
 
     errors = [m.reply.error for m in said if isinstance(m, Predicted)]
-    assert [error.code for error in errors] == ["checkpoint_unreadable", "prediction_failed"]
+    assert [error and error.code for error in errors] == [
+        "checkpoint_unreadable",
+        "prediction_failed",
+    ]
 
 
 def test_model_that_cannot_be_warmed_is_named(answering: Answering, said: list[Any]) -> None:
     take(answering, WarmOrder(warm_id="w", served=served(1), folders=ServedFolders()))
 
     (warmed,) = (message for message in said if isinstance(message, Warmed))
+    assert warmed.error is not None
     assert warmed.error.code == "checkpoint_unreadable"
 
 

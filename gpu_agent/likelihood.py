@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from gpu_agent.decoding import left_padded
+
 TOKENS_AT_ONCE = 8192  # fills two cores and a GPU; the cache of a 0.5B model then takes 200 MiB
 LOGITS_AT_ONCE = 1 << 25  # 128 MiB in float32: with 150,000 tokens to choose from, 220 positions
 IGNORED = -100  # as a target: no prediction is asked for
@@ -25,7 +27,7 @@ def row_nats(
     nats = np.zeros(len(rows))
     vocabulary = network.config.get_text_config().vocab_size
     for here in _batches([len(row) for row in rows], vocabulary):
-        ids, mask = _padded([rows[at] for at in here], network.device)
+        ids, mask = _right_padded([rows[at] for at in here], network.device)
         targets = torch.full_like(ids, IGNORED)
         for at, row in enumerate(here):
             asked = torch.tensor(supervised[row], device=ids.device)
@@ -70,7 +72,7 @@ def _every_label(
     network: Any, prompts: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], chunk: int
 ) -> Tensor:
     """(B, L) float64; ``chunk`` labels at a time."""
-    ids, mask = _padded(prompts, network.device, left=True)  # new tokens then follow old ones
+    ids, mask = (part.to(network.device) for part in left_padded(prompts))
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     lengths = mask.sum(dim=1, keepdim=True)
     with torch.inference_mode():
@@ -90,7 +92,7 @@ def _every_label(
             last = start + chunk >= len(labels)
             cache = read.past_key_values if last else copy.deepcopy(read.past_key_values)
             cache.batch_repeat_interleave(len(part))
-            tokens, real = _padded(part, network.device)
+            tokens, real = _right_padded(part, network.device)
             tokens, real = tokens.repeat(len(prompts), 1), real.repeat(len(prompts), 1)
             width = tokens.shape[1] - 1
             said = network(
@@ -103,7 +105,7 @@ def _every_label(
                 past_key_values=cache,
                 use_cache=True,
             )
-            targets = tokens[:, 1:].masked_fill(real[:, 1:] == 0, IGNORED)
+            targets = tokens[:, 1:].masked_fill(~real[:, 1:], IGNORED)
             rest = _nats(said.logits, targets).view(len(prompts), len(part))
             found[:, start : start + len(part)] -= rest
     return found
@@ -111,9 +113,9 @@ def _every_label(
 
 def _nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum over the positions: logits (B, T, V), targets (B, T), result (B,) in float64."""
-    each = cross_entropy(
-        logits.float().transpose(1, 2), targets, ignore_index=IGNORED, reduction="none"
-    )
+    each = cross_entropy(  # flat: CUDA's kernel for more axes is not deterministic
+        logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
+    ).view_as(targets)
     return each.double().sum(dim=1)
 
 
@@ -132,15 +134,9 @@ def _batches(
         start += max(1, rows)
 
 
-def _padded(
-    rows: Sequence[Sequence[int]], device: torch.device, *, left: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Token ids (B, T) and a mask of the same shape; any token pads, since none looks at it."""
+def _right_padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids (B, T) and which of them are real (B, T); any token pads, since none looks at it."""
     longest = max(map(len, rows))
-    ids = torch.zeros((len(rows), longest), dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for at, row in enumerate(rows):
-        place = slice(longest - len(row), None) if left else slice(0, len(row))
-        ids[at, place] = torch.tensor(row)
-        mask[at, place] = 1
-    return ids.to(device), mask.to(device)
+    ids = [[*row, *[0] * (longest - len(row))] for row in rows]
+    real = [[True] * len(row) + [False] * (longest - len(row)) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(real, device=device)

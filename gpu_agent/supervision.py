@@ -61,7 +61,7 @@ def supervise(
         truncated_rows=train.truncated,
         dropped_rows=train.dropped,
         longest_row=train.longest,
-        padding_share=1 - tokens / _padded_tokens(train.rows, config.batch_size, seed),
+        padding_share=padding_share(train.rows, config.batch_size, seed),
         example=segments(tokenizer, train.rows[0]),
     )
 
@@ -83,7 +83,8 @@ def told(found: Supervision, max_length: int) -> Iterator[LogLine]:
     yield log(f"a row as the model reads it, what it learns from in ⟦ ⟧:\n{example}")
 
 
-def _padded_tokens(rows: Sequence[Rendered], batch_size: int, seed: int) -> int:
-    """Count the tokens of the first epoch's batches, each row padded to the longest of its batch."""
+def padding_share(rows: Sequence[Rendered], batch_size: int, seed: int) -> float:
+    """What would be padding in the first epoch's batches, each row as long as the longest of its batch."""
     batches = shuffled_batches(len(rows), batch_size, seed, epoch=0)
-    return sum(len(batch) * max(len(rows[at].ids) for at in batch) for batch in batches)
+    padded = sum(len(batch) * max(len(rows[at].ids) for at in batch) for batch in batches)
+    return 1 - sum(len(row.ids) for row in rows) / padded

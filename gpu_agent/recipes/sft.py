@@ -6,8 +6,11 @@ Ouyang et al. 2022, section 3, step 1: cross-entropy of the demonstrated answers
 import math
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Final
 
 import numpy as np
@@ -27,7 +30,7 @@ from domain.work import (
     TrainAssignment,
     TrainingFinished,
 )
-from gpu_agent.base_models import find_base_model, places_for
+from gpu_agent.base_models import BaseModelFiles, find_base_model, places_for
 from gpu_agent.checkpoints import LoopState, load_checkpoint, save_checkpoint
 from gpu_agent.data import read_conversation_splits, shuffled_batches
 from gpu_agent.environment import describe, set_up
@@ -56,18 +59,15 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     device = set_up(order.device, assignment.threads or order.threads)
     environment = describe(device)
     yield log(f"training on {environment.device_name}, {environment.threads} threads")
-    said: list[str] = []
-    files = find_base_model(
-        spec.base_model, places_for(order), assignment.base_model, progress=said.append
-    )
-    yield from map(log, said)
+    files = yield from _base_model(order, assignment)
     model = load_language_model(files, device)
     weights = add_lora(model, config.lora, spec.seed)
     trainable = sum(weight.numel() for weight in weights.values())
     parameters: int = model.network.num_parameters()
     splits = read_conversation_splits(spec, order.files.train, order.files.test)
+    precision = str(model.dtype).removeprefix("torch.")
     yield log(
-        f"{files.id}, {parameters:,} parameters in {model.dtype}, and {trainable:,} trainable ones in "
+        f"{files.id}, {parameters:,} parameters in {precision}, and {trainable:,} trainable ones in "
         f"float32; conversations: {len(splits.train)} for training, {len(splits.validation)} for "
         f"validation, {len(splits.test)} held out"
     )
@@ -120,6 +120,33 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
         final_loss=state.final_loss,
         validation_accuracy=state.validation_accuracy,
     )
+
+
+def _base_model(
+    order: ChildInput, assignment: TrainAssignment
+) -> Generator[Fact, None, BaseModelFiles]:
+    """Find the base model in a thread, so that what is told while one is made can be heard, and stopped."""
+    told_so_far: SimpleQueue[str | None] = SimpleQueue()
+    finding: Future[BaseModelFiles] = Future()
+
+    def find() -> None:
+        try:
+            finding.set_result(
+                find_base_model(
+                    assignment.spec.base_model,
+                    places_for(order),
+                    assignment.base_model,
+                    progress=told_so_far.put,
+                )
+            )
+        except BaseException as error:  # noqa: BLE001 - raised again where the result is asked for
+            finding.set_exception(error)
+        told_so_far.put(None)
+
+    Thread(target=find, name="base model", daemon=True).start()
+    while (line := told_so_far.get()) is not None:
+        yield log(line)
+    return finding.result()
 
 
 def steps(

@@ -121,8 +121,9 @@ class LoraLinear(nn.Linear):
         if self.pair is None:
             return out
         x = self.dropout(input) if self.dropout else input
-        inner = linear(x, self.pair.a)
-        return out.add_(linear(inner, self.pair.b), alpha=self.pair.scale)
+        # Trained in float32, whatever the frozen weights are in: small steps would be rounded away.
+        inner = linear(x, self.pair.a.to(x.dtype))
+        return out.add_(linear(inner, self.pair.b.to(x.dtype)), alpha=self.pair.scale)
 
 
 def add_lora(model: LanguageModel, config: LoraConfig, seed: int) -> dict[str, nn.Parameter]:

@@ -245,8 +245,7 @@ def add_gradients(model: LanguageModel, rows: Sequence[Rendered], *, together: b
     total = 0.0
     for part in _parts(model, rows, together=together):
         batch = pack(part, model.device)
-        with _precision(model):
-            logits = predictions(model.network, batch)
+        logits = predictions(model.network, batch)
         loss = cross_entropy(logits, batch.targets, reduction="sum") / targets
         torch.autograd.backward(loss)
         total += loss.item()
@@ -265,8 +264,7 @@ def measure(
     loss = right = 0.0
     for part in _parts(model, rows, together=together):
         batch = pack(part, model.device)
-        with _precision(model):
-            logits = predictions(model.network, batch)
+        logits = predictions(model.network, batch)
         loss += cross_entropy(logits, batch.targets, reduction="sum").item()
         right += (logits.argmax(dim=1) == batch.targets).sum().item()
     return loss / targets, right / targets
@@ -278,8 +276,3 @@ def _parts(
     vocabulary = model.network.config.get_text_config().vocab_size
     supervised = max(1, MICRO_BATCH_LOGITS // vocabulary)
     return micro_batches(rows, MICRO_BATCH_TOKENS, supervised, together=together)
-
-
-def _precision(model: LanguageModel) -> torch.autocast:
-    """Run the adapter's float32 weights in the precision of the frozen ones."""
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.bfloat16)

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from gpu_agent.language_model import LanguageModel
-from gpu_agent.packing import SEGMENTS, micro_batches, pack, predictions, row_by_row
+from gpu_agent.packing import (
+    SEGMENTS,
+    micro_batches,
+    pack,
+    predictions,
+    row_by_row,
+    segment_attention,
+)
 from gpu_agent.rendering import Rendered
 from tests.gpu_agent import babble
 
@@ -67,6 +74,24 @@ def test_other_rows_leave_no_trace_in_a_gradient(
     assert gradient is not None
     assert gradient[0, :11].abs().sum() > 0
     assert gradient[0, 12:].abs().sum() == 0
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_attention_keeps_to_scale_and_window(window: int | None) -> None:
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 9, 8) for heads in (4, 2, 2))
+    more = {"scaling": 0.7, "sliding_window": window}
+
+    both, _ = segment_attention(torch.nn.Module(), query, key, value, None, segments=(3, 6), **more)
+
+    scores = 0.7 * query @ key.repeat_interleave(2, dim=1).transpose(2, 3)
+    at = torch.arange(9)
+    allowed = (at[:, None] >= at) & ((at[:, None] < 3) == (at < 3))
+    if window is not None:
+        allowed &= at[:, None] - at < window
+    expected = scores.masked_fill(~allowed, -torch.inf).softmax(dim=3)
+    expected = expected @ value.repeat_interleave(2, dim=1)
+    assert torch.allclose(both, expected.transpose(1, 2), atol=1e-5)
 
 
 def test_network_that_caps_its_scores_runs_one_row_at_a_time(

@@ -24,6 +24,7 @@ from domain.work import (
     TrainAssignment,
     TrainingFinished,
 )
+from gpu_agent import language_model
 from gpu_agent.checkpoints import LoopState
 from gpu_agent.data import read_conversation_splits, shuffled_batches
 from gpu_agent.language_model import LanguageModel
@@ -138,7 +139,7 @@ def test_people_are_told_what_is_learned_from_what(facts: list[Fact]) -> None:
     said = "\n".join(line.message for line in of_kind(facts, LogLine))
 
     assert "42 for training, 6 for validation, 12 held out" in said
-    assert "in torch.float32" in said
+    assert "parameters in float32" in said
     assert "the loss is taken over" in said
     assert "<|assistant|>⟦" in said
     assert "epoch 3 of 3" in said
@@ -436,6 +437,43 @@ def test_model_that_cannot_be_packed_trains_one_row_at_a_time(
     assert "one at a time" in warnings[0]
     losses = [fact.loss for fact in of_kind(said, StepDone)]
     assert losses[-1] < losses[0]
+
+
+def test_adapter_stays_in_float32_over_a_base_in_bfloat16(
+    chats: Path,
+    facts: list[Fact],
+    tmp_path: Path,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(language_model, "precision", lambda *_: torch.bfloat16)
+
+    said = run(tiny.sft_spec("qwen3", chats), chats, tmp_path, models)
+
+    assert "parameters in bfloat16" in "\n".join(line.message for line in of_kind(said, LogLine))
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert not any("one at a time" in line.message for line in of_kind(said, LogLine))
+    losses = [[fact.loss for fact in of_kind(each, StepDone)] for each in (facts, said)]
+    assert losses[1] != losses[0]
+    assert losses[1] == pytest.approx(losses[0], abs=0.1)  # two and a half digits
+
+
+@pytest.mark.parametrize(
+    ("able", "hidden", "expected"),
+    [
+        ({"amx_bf16": True}, 512, torch.bfloat16),
+        ({"avx512_bf16": True}, 512, torch.bfloat16),
+        ({"amx_bf16": True}, 511, torch.float32),
+        ({"avx512_f": True}, 4096, torch.float32),
+    ],
+)
+def test_bfloat16_is_used_where_it_pays(
+    able: dict[str, bool], hidden: int, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+
+    assert language_model.precision(torch.device("cpu"), hidden) is expected
 
 
 def test_rows_that_are_cut_short_are_counted(chats: Path, tmp_path: Path, models: Path) -> None:

@@ -22,17 +22,16 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from domain.inference import End, Sampling
 from gpu_agent.base_models import Places, find_base_model
-from gpu_agent.detokenising import TokenTexts
 from gpu_agent.generation import Engine, Speaker
 from gpu_agent.language_model import load_language_model
-from gpu_agent.lora import install
+from gpu_agent.speakers import bare_speaker
 
 STREAMS = 16
 NEW = 128
 RUNS = 5
 CONTEXT = 512
 VOCABULARY = 4096
-PROMPTS = (16, 200)  # tokens, from and to
+PROMPTS = (8, 120)  # tokens, from and to
 
 
 def serving_16_vs_1(runs: int = RUNS) -> float:
@@ -85,8 +84,7 @@ def _speaker() -> Speaker:
         _tokenizer().save_pretrained(path)
         files = find_base_model(path.name, Places(models=path.parent))
         model = load_language_model(files, torch.device("cpu"))
-    install(model)
-    return Speaker(model, None, TokenTexts(model.tokenizer))
+    return bare_speaker(model, torch.get_num_threads())
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
@@ -113,7 +111,7 @@ def main() -> None:
         json.dumps(
             {
                 "streams": STREAMS,
-                "threads": torch.get_num_threads(),
+                "threads": torch.get_num_threads(),  # that were used in the last run
                 "load": os.getloadavg()[0],
                 "tokens_per_s_16": round(many, 1),
                 "tokens_per_s_1": round(one, 1),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, assert_never
 
+import torch
 from pydantic import BaseModel, ValidationError
 
 from domain.inference import GenerateRequest, Refused
@@ -52,6 +53,7 @@ class Answering:
         device = set_up(config.device, config.threads)
         self._say_it = say
         self._said_at = time.monotonic()
+        self._threads = config.threads
         self._engine = Engine()
         self._speakers = Speakers(config, device, self._loading)
         self._predictor = Predictor(config, device, self._loading)
@@ -91,6 +93,7 @@ class Answering:
             self._say(Working())
 
     def _predict(self, order: ServingRequest) -> None:
+        torch.set_num_threads(self._threads)  # generating may have changed it
         try:
             reply = self._predictor.answer(order)
         except Exception as error:  # noqa: BLE001 - the top of the process

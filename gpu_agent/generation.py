@@ -24,6 +24,7 @@ from gpu_agent.sampling import Sampler, choose, log_probabilities
 
 READ_TOKENS: Final = 2048  # of prompts in one step: the others' next tokens wait as long
 SHORT: Final = 64  # tokens; prompts up to this length are read together whatever they are
+PADDED: Final = 2 / 3  # of what is read with a longer prompt is its own, at the least
 NO_CHANCE: Final = -9999.0  # nats; JSON has no infinity
 NO_NUMBERS: Final = Failed(
     code="generation_failed", message="the model's scores are no numbers", retryable=False
@@ -46,6 +47,7 @@ class Speaker:
     model: LanguageModel
     weights: LoraWeights | None
     texts: TokenTexts
+    threads: int = 1
 
 
 class _Sequence:
@@ -182,6 +184,7 @@ class _Group:
                 self._unread = ids[rows], real[rows]
 
     def _forward(self, ids: Tensor, real: Tensor | None = None) -> Tensor:
+        torch.set_num_threads(self.speaker.threads)
         use(self.speaker.model, self.speaker.weights)
         return self.rows.read(ids, real)
 
@@ -307,8 +310,8 @@ class Engine:
 
 
 def _alike(first: _Sequence, other: _Sequence) -> bool:
-    """Together they must not be padded to much more than they are."""
-    if first.speaker is not other.speaker:
-        return False
-    shorter, longer = sorted((len(first.ids), len(other.ids)))
-    return longer <= max(SHORT, 2 * shorter)
+    """Whether the other can be read with the first and is not padded to much more than it is."""
+    longest, length = len(first.ids), len(other.ids)
+    return first.speaker is other.speaker and (
+        max(longest, length) <= SHORT or PADDED * longest <= length <= longest
+    )

@@ -3,7 +3,7 @@
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -14,13 +14,14 @@ from domain.inference import ServedModel
 from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.detokenising import TokenTexts
 from gpu_agent.generation import Speaker
-from gpu_agent.language_model import load_language_model
+from gpu_agent.language_model import LanguageModel, load_language_model
 from gpu_agent.lately_used import remembered
 from gpu_agent.lora import install, read_lora_weights
 from gpu_agent.outcomes import CheckpointUnreadable
 from gpu_agent.protocol import ServedFolders, ServingInput
 
 ADAPTERS: Final = 8  # over each base; a few megabytes each
+WIDE: Final = 512  # from here on a layer is work enough for several threads
 BASES: Final = 2  # hundreds of megabytes each, or thousands
 
 
@@ -62,12 +63,22 @@ class Speakers:
         places = Places(self._config.models_folder, self._config.made_folder, folders.base)
         files = find_base_model(served.base_model, places, served.base, progress=_log)
         model = load_language_model(files, self._device)
-        install(model)
-        return _Base(Speaker(model, None, TokenTexts(model.tokenizer)))
+        return _Base(bare_speaker(model, self._config.threads))
+
+
+def bare_speaker(model: LanguageModel, threads: int) -> Speaker:
+    """Make a base model ready to be asked, by itself or under adapters.
+
+    Threads that wait for each other after every small layer lose their cores to whoever else wants
+    them: beside a training, 256 wide, two threads gave a fifth of the tokens that one gave.
+    """
+    install(model)
+    narrow = model.network.config.get_text_config().hidden_size < WIDE
+    return Speaker(model, None, TokenTexts(model.tokenizer), 1 if narrow else threads)
 
 
 def _adapted(bare: Speaker, folder: Path) -> Speaker:
-    return Speaker(bare.model, read_lora_weights(folder, bare.model), bare.texts)
+    return replace(bare, weights=read_lora_weights(folder, bare.model))
 
 
 def _key(served: ServedModel) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.detokenising import TokenTexts
 from gpu_agent.generation import Speaker
 from gpu_agent.language_model import LanguageModel, load_language_model
-from gpu_agent.lora import add_lora, install, read_lora_weights, save_lora
+from gpu_agent.lora import add_lora, read_lora_weights, save_lora
+from gpu_agent.speakers import bare_speaker
 
 CONTEXT = 256
 TEMPLATE = (
@@ -108,7 +109,6 @@ def write_adapter(folder: Path, base: Path, *, seed: int = 1, rank: int = 4) -> 
 
 def speaker(base: Path, *adapters: Path) -> list[Speaker]:
     """The base itself, and its voice under each of the adapters, over one network."""
-    model = load(base)
-    install(model)
-    bare = Speaker(model, None, TokenTexts(model.tokenizer))
-    return [bare, *(replace(bare, weights=read_lora_weights(path, model)) for path in adapters)]
+    bare = bare_speaker(load(base), threads=1)
+    weights = [read_lora_weights(path, bare.model) for path in adapters]
+    return [bare, *(replace(bare, weights=laid_over) for laid_over in weights)]

@@ -170,8 +170,8 @@ def test_prompts_are_read_in_parts(
     listener.step()
     tokens = listener.heard["early"].tokens
 
-    listener.engine.add("long", speakers[0], prompt(90), greedy())
     listener.engine.add("longer", speakers[0], prompt(100), greedy())
+    listener.engine.add("long", speakers[0], prompt(90), greedy())
     listener.step(3)
 
     assert listener.heard["long"].begun is not None
@@ -193,11 +193,11 @@ def test_prompts_of_other_lengths_are_not_padded_to_the_longest(
         return read(rows, ids, real)
 
     monkeypatch.setattr(Rows, "read", noted)
-    for length in (200, 10, 150, 3):
+    for length in (200, 10, 150, 3, 100):
         listener.engine.add(str(length), speakers[0], prompt(length), greedy(max_tokens=1))
     listener.run()
 
-    assert shapes == [(2, 200), (2, 10)]
+    assert shapes == [(2, 200), (2, 10), (1, 100)]
 
 
 def test_same_seed_says_the_same_whatever_runs_beside_it(

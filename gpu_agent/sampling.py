@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from domain.inference import Sampling
+
+FEW: Final = 512  # tokens, out of which most draws are made; to sort a whole vocabulary takes long
 
 
 class Sampler:
@@ -33,16 +36,23 @@ class Sampler:
         scores, ids = logits.double().cpu(), None
         if self._top_k is not None and self._top_k < len(scores):
             scores, ids = scores.topk(self._top_k)
-        elif self._top_p < 1:
-            scores, ids = scores.sort(descending=True)
         # From the highest down to 0 first: a low temperature then makes no infinities.
         shares = ((scores - scores.max()) / self._temperature).softmax(dim=0)
-        if self._top_p < 1:  # the likeliest that together reach top_p, and always one
-            shares[shares.cumsum(dim=0) - shares >= self._top_p] = 0
+        if self._top_p < 1:
+            shares, order = _likeliest(shares, self._top_p)
+            ids = order if ids is None else ids[order]
+            shares[shares.cumsum(dim=0) - shares >= self._top_p] = 0  # never the first one
         edges = shares.cumsum(dim=0)
         point = torch.rand((), generator=self._dice, dtype=torch.float64) * edges[-1]
         index = int(torch.searchsorted(edges, point, right=True).clamp(max=len(edges) - 1))
         return index if ids is None else int(ids[index])
+
+
+def _likeliest(shares: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """Find the largest shares, largest first, so many that they reach a sum; and where they stood."""
+    few = shares.topk(min(FEW, len(shares)))
+    found = few if few.values.sum() >= reach else shares.sort(descending=True)
+    return found.values, found.indices
 
 
 def choose(logits: Tensor, samplers: Sequence[Sampler]) -> list[int | None]:

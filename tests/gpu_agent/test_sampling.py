@@ -50,6 +50,15 @@ def test_top_k_and_top_p_leave_what_both_leave() -> None:
     assert set(draws(top_k=3, top_p=0.6)) == {0, 1}
 
 
+def test_top_p_of_a_flat_distribution_leaves_its_share_of_a_large_vocabulary() -> None:
+    sampler = Sampler(Sampling(seed=1, top_p=0.5))
+    falling = torch.linspace(0.001, 0, 10_000)
+
+    drawn = [sampler.draw(falling) for _ in range(2000)]
+
+    assert 4800 < max(drawn) < 5010
+
+
 def test_order_of_the_vocabulary_does_not_matter() -> None:
     sampler = Sampler(Sampling(seed=1, top_p=0.9))
 

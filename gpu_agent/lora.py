@@ -58,30 +58,21 @@ class LoraWeights:
     rank: int
 
 
-class SharedDropout:
-    """Drops the same elements for all layers that read one tensor: of Q, K and V for example."""
+class InputDropout:
+    """Zeros a share of what low-rank pairs read, while training: each element with this probability."""
 
     def __init__(self, share: float) -> None:
         self.share = share
-        self.active = False  # only while training
-        self._last: tuple[Tensor, Tensor] | None = None
+        self.active = False
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self.active or not self.share:
             return x
-        if self._last is None or self._last[0] is not x:
-            self._last = (x, self._drop(x))
-        return self._last[1]
-
-    def forget(self) -> None:
-        """Let go of the tensors of the last step."""
-        self._last = None
-
-    def _drop(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu":
             return dropout(x, self.share)
-        # To draw a number for every element would cost more than a small layer's own arithmetic.
-        # So many places are drawn, repeats allowed, that each is missed with the probability wanted.
+        # To draw a number for every element costs more than a small layer's own arithmetic: a third
+        # of a step. So many places are drawn, repeats allowed, that each is missed with the
+        # probability wanted; that costs a ninth. One mask for Q, K and V together saved no more.
         places = torch.randint(x.numel(), (round(-math.log1p(-self.share) * x.numel()),))
         dropped: Tensor = _Drop.apply(x, places, 1 / (1 - self.share))  # type: ignore[no-untyped-call]
         return dropped
@@ -113,7 +104,7 @@ class LoraLinear(nn.Linear):
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.pair: Pair | None = None
-        self.dropout: SharedDropout | None = None
+        self.dropout: InputDropout | None = None
 
     @override
     def forward(self, input: Tensor) -> Tensor:
@@ -139,7 +130,7 @@ def add_lora(model: LanguageModel, config: LoraConfig, seed: int) -> dict[str, n
         named = ", ".join(config.target_modules)
         raise BaseModelRefused(f"{model.files.id}: has no linear layers called {named}")
     random = torch.Generator().manual_seed(seed)
-    shared = SharedDropout(config.dropout)
+    dropping = InputDropout(config.dropout)
     parameters: dict[str, nn.Parameter] = {}
     for path, layer in layers.items():
         bound = 1 / math.sqrt(layer.in_features)
@@ -150,7 +141,7 @@ def add_lora(model: LanguageModel, config: LoraConfig, seed: int) -> dict[str, n
         b = nn.Parameter(torch.zeros(layer.out_features, config.rank, device=model.device))
         adapted = _adaptable(model, path, layer)
         adapted.pair = Pair(a, b, config.alpha / config.rank)
-        adapted.dropout = shared
+        adapted.dropout = dropping
         parameters |= {_name(path, "A"): a, _name(path, "B"): b}
     return parameters
 
@@ -160,7 +151,6 @@ def training_mode(model: LanguageModel, *, on: bool) -> None:
     for layer in model.adaptable.values():
         if layer.dropout:
             layer.dropout.active = on
-            layer.dropout.forget()
 
 
 def install(model: LanguageModel) -> None:

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 from domain.jobs.spec import ALL_LINEAR, LoraConfig
 from gpu_agent.language_model import LanguageModel
 from gpu_agent.lora import (
+    InputDropout,
     LoraLinear,
     Pair,
-    SharedDropout,
     add_lora,
     install,
     read_lora_weights,
@@ -216,11 +216,11 @@ def test_adapter_that_does_not_fit_is_an_outcome(
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
-    shared = SharedDropout(0.3)
-    shared.active = True
+    dropping = InputDropout(0.3)
+    dropping.active = True
     x = torch.ones(1000, 100, requires_grad=True)
 
-    dropped = shared(x)
+    dropped = dropping(x)
     dropped.sum().backward()
 
     zero = dropped == 0
@@ -228,18 +228,6 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
     assert torch.equal(dropped[~zero], torch.full_like(dropped[~zero], 1 / 0.7))
     assert torch.equal(x.grad, dropped.detach())  # what was dropped learns nothing
-
-
-def test_layers_that_read_one_tensor_drop_the_same() -> None:
-    shared = SharedDropout(0.5)
-    shared.active = True
-    one, other = torch.ones(8, 8), torch.ones(8, 8)
-
-    first = shared(one)
-
-    assert shared(one) is first
-    assert not torch.equal(shared(other), first)
-    assert not torch.equal(shared(one), first)  # only what was read last is remembered
 
 
 def test_nothing_is_dropped_but_in_training(model: LanguageModel) -> None:

@@ -3,8 +3,8 @@
     python -m bench.recipe_engine ours|trainer|grouped FOLDER SEED
     python -m bench.recipe_engine serving
 
-Every engine gets the same rows, first weights, steps and learning rates. Memory is counted from what the
-process holds once its libraries are loaded.
+Every engine gets the same rows, first weights, steps and learning rates. It says "waiting" before each step
+and takes it when a line comes. Memory is counted from what the process holds once its libraries are loaded.
 """
 
 import importlib
@@ -30,6 +30,7 @@ from gpu_agent.lora import add_lora
 from gpu_agent.recipes import sft
 from gpu_agent.rendering import Rendered
 
+WAITING = "waiting"
 THREADS = 2
 BATCH = 8
 RANK, ALPHA, LEARNING_RATE = 16, 32.0, 1e-3
@@ -90,21 +91,53 @@ def load(folder: Path) -> LanguageModel:
     return load_language_model(files, torch.device("cpu"))
 
 
-def ours(folder: Path, seed: int, rows: list[Rendered]) -> tuple[list[float], float, Forward]:
+class Turns:
+    """Takes the time of steps that are taken one by one, when the parent says so."""
+
+    def __init__(self) -> None:
+        self.seconds = self.cpu_seconds = 0.0
+        self._began: tuple[float, float] | None = None
+
+    def wait(self) -> None:
+        self.end()
+        print(WAITING, flush=True)
+        sys.stdin.readline()
+        self._began = time.perf_counter(), time.process_time()
+
+    def end(self) -> None:
+        if self._began:
+            self.seconds += time.perf_counter() - self._began[0]
+            self.cpu_seconds += time.process_time() - self._began[1]
+        self._began = None
+
+
+def ours(
+    folder: Path, seed: int, rows: list[Rendered], turns: Turns
+) -> tuple[list[float], Forward]:
     model = load(folder)
     weights = add_lora(model, LORA, seed)
-    began = time.perf_counter()
-    facts = list(sft.steps(model, weights, rows, (), CONFIG, seed, None, folder / f"ours-{seed}"))
-    seconds = time.perf_counter() - began
-    return [fact.loss for fact in facts if isinstance(fact, StepDone)], seconds, model.network
+    losses: list[float] = []
+    turns.wait()
+    for fact in sft.steps(model, weights, rows, (), CONFIG, seed, None, folder / f"ours-{seed}"):
+        if isinstance(fact, StepDone):
+            losses.append(fact.loss)
+            if fact.eta_s:
+                turns.wait()
+    turns.end()
+    return losses, model.network
 
 
 def trainer(
-    folder: Path, seed: int, rows: list[Rendered], sampling: str
-) -> tuple[list[float], float, Forward]:
+    folder: Path, seed: int, rows: list[Rendered], sampling: str, turns: Turns
+) -> tuple[list[float], Forward]:
     """transformers' Trainer over peft, as its documentation shows it."""
     import peft  # noqa: PLC0415 - our own engine does without these two
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments  # noqa: PLC0415
+    from transformers import (  # noqa: PLC0415
+        AutoModelForCausalLM,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
 
     losses: list[float] = []
 
@@ -114,6 +147,10 @@ def trainer(
             losses.append(loss.item())
             return loss
 
+    class OneByOne(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            turns.wait()
+
     first = {name: weight.data for name, weight in add_lora(load(folder), LORA, seed).items()}
     bare = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     config = peft.LoraConfig(
@@ -121,7 +158,6 @@ def trainer(
     )
     network = peft.get_peft_model(bare, config)
     peft.set_peft_model_state_dict(network, first)
-    data = [{"row": row, "input_ids": row.ids} for row in rows]
     arguments = TrainingArguments(
         output_dir=str(folder / f"{sampling}-{seed}"),
         per_device_train_batch_size=BATCH,
@@ -139,42 +175,41 @@ def trainer(
         use_cpu=True,
         dataloader_pin_memory=False,
     )
-    running = Watched(
+    Watched(
         model=network,
         args=arguments,
-        train_dataset=data,
+        train_dataset=[{"row": row, "input_ids": row.ids} for row in rows],
         data_collator=lambda batch: padded([each["row"] for each in batch]),
-    )
-    began = time.perf_counter()
-    running.train()
-    return losses, time.perf_counter() - began, network.eval()
+        callbacks=[OneByOne()],
+    ).train()
+    turns.end()
+    return losses, network.eval()
 
 
 def measure(engine: str, folder: Path, seed: int) -> dict[str, Any]:
     rows, held_out = read_rows(folder / "train.json"), read_rows(folder / "held_out.json")
-    # Ours shuffles by itself, and these are its batches; grouping by length chooses its own.
-    batches = shuffled_batches(len(rows), BATCH, seed, epoch=0)
-    ordered = [rows[at] for batch in batches for at in batch]
     if engine != "ours":
         for library in ("accelerate", "peft", "transformers.trainer"):
             importlib.import_module(library)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the peak back
     before = memory("VmRSS")
-    processor = time.process_time()
+    turns = Turns()
     if engine == "ours":
-        losses, seconds, forward = ours(folder, seed, rows)
+        losses, forward = ours(folder, seed, rows, turns)
     else:
+        # Ours shuffles by itself, and these are its batches; grouping by length chooses its own.
+        batches = shuffled_batches(len(rows), BATCH, seed, epoch=0)
+        ordered = [rows[at] for batch in batches for at in batch]
         sampling = "sequential" if engine == "trainer" else "group_by_length"
-        losses, seconds, forward = trainer(folder, seed, ordered, sampling)
-    processor = time.process_time() - processor
+        losses, forward = trainer(folder, seed, ordered, sampling, turns)
     peak = memory("VmHWM")
     return {
         "engine": engine,
         "seed": seed,
         "steps": len(losses),
-        "seconds": round(seconds, 2),
-        "cpu_s": round(processor, 2),
-        "tokens_per_s": round(sum(len(row.ids) for row in rows) / seconds, 1),
+        "seconds": round(turns.seconds, 2),
+        "cpu_s": round(turns.cpu_seconds, 2),
+        "tokens_per_s": round(sum(len(row.ids) for row in rows) / turns.seconds, 1),
         "memory_mib": round(peak - before),
         "losses": [round(loss, 4) for loss in losses],
         "held_out_loss": round(held_out_loss(forward, held_out), 4),

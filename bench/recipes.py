@@ -4,8 +4,8 @@
 
 A model of 7 million parameters with weights at random learns from ragged conversations by LoRA of rank 16
 on all linear layers, in float32. Every engine runs in a process of its own, with the environment that an
-agent gives its children; seeds and engines take turns, so that a neighbour on the machine meets them all.
-The last line is one JSON object.
+agent gives its children. The engines take turns step by step, so that a neighbour on the machine meets them
+all alike, and none computes while another does. The last line is one JSON object.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from bench.main_job import ROOT, calibration
-from bench.recipe_engine import BATCH, THREADS
+from bench.recipe_engine import BATCH, THREADS, WAITING
 from domain.datasets.conversations import Conversation, Message
 from gpu_agent.protocol import child_environment
 from gpu_agent.rendering import Rendered, render
@@ -41,7 +42,6 @@ CHARACTERS = (120, 1400)  # of a conversation, at least and at most
 SPREAD = (5.9, 0.75)  # mean and deviation of the logarithm of the characters: half would be padding
 ASKED = 0.55  # share of a conversation that is read and not learned
 HELD_OUT = 64  # conversations
-TIME_LIMIT_S = 600
 
 
 def main() -> None:
@@ -56,12 +56,10 @@ def main() -> None:
         folder = Path(name)
         data = prepare(folder, chosen.steps * BATCH)
         for seed in range(chosen.seeds):
-            turn = seed % len(ENGINES)
-            for engine in ENGINES[turn:] + ENGINES[:turn]:
-                runs.append(child(engine, str(folder), str(seed)))
-                if not chosen.json:
-                    print(in_words(runs[-1]), flush=True)
-    serving = child("serving")
+            runs += by_turns(folder, seed)
+            if not chosen.json:
+                print("\n".join(in_words(run) for run in runs[-len(ENGINES) :]), flush=True)
+        serving = by_turns(folder, 0, ("serving",))[0]
     result = {
         "data": data,
         "engines": {engine: summary(runs, engine) for engine in ENGINES},
@@ -154,20 +152,49 @@ def write_rows(path: Path, rows: list[Rendered]) -> list[Rendered]:
     return rows
 
 
-def child(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.recipe_engine", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **child_environment(THREADS)},
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT_S,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{arguments[0]} failed:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return result
+def by_turns(folder: Path, seed: int, engines: tuple[str, ...] = ENGINES) -> list[dict[str, Any]]:
+    """Let each engine take its next step in turn, until all have ended; what they found."""
+    with ExitStack() as stack:
+        children = {
+            engine: stack.enter_context(started(engine, folder, seed)) for engine in engines
+        }
+        lines = {engine: said(child, engine, folder) for engine, child in children.items()}
+        while WAITING in lines.values():
+            for engine, child in children.items():
+                if lines[engine] == WAITING:
+                    assert child.stdin
+                    child.stdin.write("go\n")
+                    child.stdin.flush()
+                    lines[engine] = said(child, engine, folder)
+        return [json.loads(line) for line in lines.values()]
+
+
+@contextmanager
+def started(engine: str, folder: Path, seed: int) -> Iterator["subprocess.Popen[str]"]:
+    with (folder / f"{engine}.log").open("w") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "bench.recipe_engine", engine, str(folder), str(seed)],
+            cwd=ROOT,
+            env={**os.environ, **child_environment(THREADS)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+        try:
+            yield child
+        finally:
+            child.kill()
+            child.communicate()
+
+
+def said(child: "subprocess.Popen[str]", engine: str, folder: Path) -> str:
+    """Read on to what is meant for us; Trainer prints too."""
+    assert child.stdout
+    for line in child.stdout:
+        if line.strip() == WAITING or line.startswith('{"'):
+            return line.strip()
+    raise SystemExit(f"{engine} failed:\n{(folder / f'{engine}.log').read_text()}")
 
 
 def of(runs: list[dict[str, Any]], engine: str) -> list[dict[str, Any]]:

@@ -36,6 +36,7 @@ class ServedFiles:
         self._adapters: dict[UUID, _Kept] = {}  # the last used one last
         self._bases: dict[str, Path | None] = {}
         self._fetching_base = asyncio.Lock()
+        self._letting_go = asyncio.Lock()
 
     @asynccontextmanager
     async def of(self, served: ServedModel) -> AsyncIterator[ServedFolders]:
@@ -63,16 +64,21 @@ class ServedFiles:
         if record is None or not record.files:
             return None
         key = record.model_dump_json()
+        if key in self._bases:  # whoever has it does not wait for another that is being fetched
+            return self._bases[key]
         async with self._fetching_base:  # every byte of it is hashed, once
             if key not in self._bases:
                 self._bases[key] = await fetch_base_model(self._blobs, record, self._base_models)
             return self._bases[key]
 
     async def _let_go(self) -> None:
-        unused = [version_id for version_id, kept in self._adapters.items() if not kept.users]
-        for version_id in unused[: max(0, len(self._adapters) - KEPT_ADAPTERS)]:
-            kept = self._adapters[version_id]
-            async with kept.fetching:  # whoever wants it meanwhile fetches it anew
-                await remove_folder(kept.folder)
-            if not kept.users:
-                self._adapters.pop(version_id, None)
+        async with self._letting_go:  # many may leave at once
+            for version_id, kept in list(self._adapters.items()):
+                if len(self._adapters) <= KEPT_ADAPTERS:
+                    return
+                if kept.users:
+                    continue
+                async with kept.fetching:  # whoever wants it meanwhile fetches it anew
+                    await remove_folder(kept.folder)
+                if not kept.users:
+                    del self._adapters[version_id]

@@ -41,6 +41,7 @@ SERVING_FOLDER: Final = "serving"  # in the agent's work folder
 MAX_WAITING: Final = 64  # more would only wait to be too late; of either kind
 DEADLINE_S: Final = 30.0  # of one prediction, from its arrival
 WARM_TRIES: Final = 2  # each may kill the child, and with it what others wait for
+CANCELS: Final = 1000  # remembered for requests that they overtook, by a few milliseconds
 RESTART_PAUSE_S: Final = 0.5  # one that dies at once must not keep a core busy
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ class Serving:
         self._predictions: deque[_Prediction] = deque()
         self._in_hand: _Prediction | None = None  # the child's; of several, one would kill all
         self._streams: dict[str, TextStream] = {}
+        self._cancelled: deque[str] = deque(maxlen=CANCELS)
         self._warming: dict[str, _Warming] = {}
         self._warm: set[str] = set()
         self._failures: Counter[str] = Counter()
@@ -160,6 +162,8 @@ class Serving:
             await send(Refused(request_id=request.request_id, error=refusal))
             return
         stream = self._streams[request.request_id] = TextStream(request, self._config.agent_id)
+        if request.request_id in self._cancelled:
+            stream.hear("cancel")
         preparing = asyncio.create_task(self._prepare(stream))
         try:
             await stream.run(send)
@@ -172,9 +176,11 @@ class Serving:
                 self._child.tell(cancel.model_dump_json().encode())
 
     def control(self, request_id: str, word: Control) -> None:
-        """Pass on what whoever asked says; the request may be another agent's, or over."""
+        """Pass on what whoever asked says; the request may be another agent's, over, or still to come."""
         if stream := self._streams.get(request_id):
             stream.hear(word)
+        elif word == "cancel":
+            self._cancelled.append(request_id)
 
     def _refusal(self, request: GenerateRequest) -> Failed | None:
         if self._stopped:

@@ -174,6 +174,23 @@ async def test_cancel_reaches_the_child(
     assert end.completion_tokens == client.text.count("word")
 
 
+async def test_cancel_that_overtakes_its_request_is_heard(
+    core: Core, run: RunAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_stream, "SILENCE_S", 60.0)
+
+    async with run():
+        await ready(core)
+        await answer(core, request("hello", "0"))
+        early = Client(core, request("slow"))
+        await early.say("cancel")
+        async with asking(core, early.asked) as client:
+            end = await client.end()
+
+    assert isinstance(end, End)
+    assert (end.reason, client.text) == ("cancelled", "")
+
+
 async def test_answer_that_nobody_listens_to_any_more_is_cancelled(
     core: Core,
     run: RunAgent,

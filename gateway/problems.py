@@ -21,6 +21,7 @@ RETRY_AFTER_S: Final = 2  # embedded servers are back within a second or two
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="finetrail"'}
 _UNKNOWN_FIELD: Final = re.compile(r"Object contains unknown field `(.+?)`(?: - at `\$\.?(.*)`)?")
 _MISSING_FIELD: Final = re.compile(r"Object missing required field `(.+?)`(?: - at `\$\.?(.*)`)?")
+_DESERIALIZING: Final = "deserializing"  # how msgspec's error differs from one of ours
 
 _log = logging.getLogger(__name__)
 
@@ -147,6 +148,10 @@ def as_problem(error: Exception) -> Problem | None:
             return _invalid(error)
         case HTTPException() if error.status_code < 500:
             return _of_framework(error)
+        case UnicodeDecodeError():
+            return Problem("bad_request", "The request is not UTF-8.")
+        case RecursionError() if _DESERIALIZING in str(error):
+            return Problem("bad_request", "The request body is nested too deeply.")
         case ReadModelUnavailable():
             return Problem("read_model_unavailable", "The read model cannot be reached now.")
         case StoreUnavailable() | BusUnavailable() | CommandTimeout():

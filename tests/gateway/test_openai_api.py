@@ -22,6 +22,7 @@ from tests.gateway.world import AGENT, Script, W, World, answer, refusal, runnin
 pytestmark = pytest.mark.timeout(60)
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Where is it?"}]
+JSON: dict[str, Any] = {"headers": {"content-type": "application/json"}}
 ASKED: dict[str, Any] = {"model": "support", "messages": HELLO}
 
 
@@ -783,6 +784,8 @@ async def test_a_read_model_that_is_away_is_told(
         ("PUT", "/v1/chat/completions", {"json": {}}, 405, "method_not_supported"),
         ("POST", "/v1/completions", {"content": b"{", "headers": {"content-type": "application/json"}}, 400, None),
         ("POST", "/v1/completions", {"json": []}, 400, None),
+        ("POST", "/v1/completions", {"content": b'{"model": "\xff"}', **JSON}, 400, None),
+        ("POST", "/v1/completions", {"content": b"[" * 100_000, **JSON}, 400, None),
         ("POST", "/v1/completions", {"data": {"model": "x"}}, 415, "unsupported_media_type"),
         ("POST", "/v1/completions", {"content": b" " * 17_000_000}, 413, "too_large"),
         ("GET", "/v1/models", {"headers": {"host": "evil.example"}}, 400, "invalid_host"),

@@ -116,12 +116,17 @@ async def test_a_wrong_query_parameter_is_named(world: World, path: str, field: 
     assert found["errors"][0]["field"] == field
 
 
-async def test_json_that_cannot_be_read_is_a_bad_request(world: World) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [b'{"model": ', b'{"model": "\xff"}', b"[" * 100_000, b'{"model": "\\ud800"}'],
+    ids=["cut off", "not utf-8", "too deep", "half a character"],
+)
+async def test_json_that_cannot_be_read_is_a_bad_request(world: World, content: bytes) -> None:
     found = await problem(
         world,
         "POST",
         "/api/v1/jobs",
-        content=b'{"model": ',
+        content=content,
         headers={"Content-Type": "application/json"},
     )
 

@@ -170,6 +170,8 @@ def _agrees(network: Any) -> bool:
         )
         before = _implementation(network)
         network.set_attn_implementation(SEGMENTS)
+        if _implementation(network) != SEGMENTS:
+            return False  # it has an attention of its own, and no other can be put in
         try:
             packed = predictions(network, pack([first, second], network.device))
         except (PackingUnfit, TypeError):

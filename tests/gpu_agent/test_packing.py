@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GPTNeoConfig, GPTNeoForCausalLM
 
 from gpu_agent.language_model import LanguageModel
 from gpu_agent.packing import (
@@ -119,6 +120,21 @@ def test_network_whose_rows_see_each_other_runs_one_row_at_a_time(
         hook.remove()
 
     assert not together
+
+
+def test_network_with_an_attention_of_its_own_runs_one_row_at_a_time() -> None:
+    config = GPTNeoConfig(
+        vocab_size=260,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        max_position_embeddings=16,
+    )
+    network = GPTNeoForCausalLM(config).eval()
+
+    with row_by_row(network) as together:
+        assert not together  # two rows of 12 tokens are more than its own mask has room for
 
 
 def test_attention_is_as_before_afterwards(models: dict[str, LanguageModel]) -> None:

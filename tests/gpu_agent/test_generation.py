@@ -182,6 +182,19 @@ def test_prompts_are_read_in_parts(
     assert heard["longer"].bytes == expected(speakers[0], prompt(100))
 
 
+def test_large_model_reads_few_tokens_in_a_step_of_a_cpu(
+    speakers: list[Speaker], listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = sum(weight.numel() for weight in speakers[0].model.network.parameters())
+    monkeypatch.setattr(generation, "READ_WORK", 30 * weights)
+
+    listener.engine.add("long", speakers[0], prompt(90), greedy())
+    listener.step(2)
+
+    assert not listener.heard["long"].pieces
+    assert listener.run()["long"].bytes == expected(speakers[0], prompt(90))
+
+
 def test_prompts_of_other_lengths_are_not_padded_to_the_longest(
     speakers: list[Speaker], listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from jinja2 import TemplateError
 
-from domain.datasets.conversations import Conversation
+from domain.datasets.conversations import Conversation, Message
 from domain.work import Segment
 from gpu_agent.outcomes import WorkFailed
 
@@ -84,6 +84,18 @@ def render(tokenizer: Any, conversation: Conversation, max_length: int) -> Rende
     )
 
 
+def turn_end(tokenizer: Any) -> int | None:
+    """Find the control token that ends an answer in a chat; none where the template writes none."""
+    turns = (Message("user", "?", supervised=False), Message("assistant", "!", supervised=True))
+    try:
+        rendered = render(tokenizer, Conversation(0, turns), SHOWN)
+    except ConversationRefused:
+        return None
+    marked = zip(rendered.ids, rendered.supervised, strict=True)
+    *_, last = [None, *(token for token, learned in marked if learned)]
+    return last if last in _control_tokens(tokenizer, _template(tokenizer)) else None
+
+
 def segments(tokenizer: Any, rendered: Rendered) -> tuple[Segment, ...]:
     """Show people what is learned from and what is only read; long texts lose their middle."""
     shown = []
@@ -134,7 +146,7 @@ _UNSTABLE: Final = (
 
 def _end_of_turn(tokenizer: Any, answer: Sequence[int]) -> int:
     """Find how far an answer is learned: to its last control token, behind which the model is silent."""
-    control = _control_tokens(tokenizer, tokenizer.chat_template)
+    control = _control_tokens(tokenizer, _template(tokenizer))
     ends = (at for at in range(len(answer), 0, -1) if answer[at - 1] in control)
     return next(ends, len(answer))
 
@@ -160,7 +172,7 @@ def _chat(tokenizer: Any, turns: Sequence[tuple[str, str]], *, prompt: bool) -> 
 
 def _marked(tokenizer: Any, text: str) -> str:
     text = text.replace(OPEN, "").replace(CLOSE, "")
-    return _control_pattern(tokenizer, tokenizer.chat_template).sub(rf"{OPEN}\g<0>{CLOSE}", text)
+    return _control_pattern(tokenizer, _template(tokenizer)).sub(rf"{OPEN}\g<0>{CLOSE}", text)
 
 
 @lru_cache(maxsize=8)
@@ -172,8 +184,14 @@ def _control_tokens(tokenizer: Any, template: str | None) -> dict[int, str]:
     return {
         number: token.content
         for number, token in tokenizer.added_tokens_decoder.items()
-        if token.special or (token.content in str(template or "") and not token.content.isspace())
+        if token.special or (token.content in (template or "") and not token.content.isspace())
     }
+
+
+def _template(tokenizer: Any) -> str | None:
+    """Give the chat template; some models have one more for tools, by its name."""
+    template: str | dict[str, str] | None = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
 
 
 @lru_cache(maxsize=8)
@@ -219,7 +237,7 @@ def _line_break(tokenizer: Any) -> list[int]:
 
 def _as_text(tokenizer: Any, token: str) -> list[int]:
     """Encode the letters of a control token and not the token."""
-    control = _control_tokens(tokenizer, tokenizer.chat_template)
+    control = _control_tokens(tokenizer, _template(tokenizer))
     whole = _encoded(tokenizer, token, first=False, split_special_tokens=True)
     # Tokens that are not marked as special are found all the same, unless they are cut in two.
     cut = (

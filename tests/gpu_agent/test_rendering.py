@@ -14,6 +14,7 @@ from gpu_agent.rendering import (
     render,
     segments,
     text_ids,
+    turn_end,
 )
 from gpu_agent.tiny.make import make_tiny
 
@@ -296,6 +297,31 @@ def test_role_that_the_template_does_not_take_is_refused(style: str) -> None:
 def test_conversation_that_begins_with_its_answer_is_refused(own: Any) -> None:
     with pytest.raises(ConversationRefused, match="a conversation of nothing"):
         render(own, Conversation(1, (Message("assistant", "a", supervised=True),)), LONG)
+
+
+def test_one_of_several_templates_is_the_one_for_chats() -> None:
+    template, special, end = STYLES["llama 3"]
+    one = bytewise(template, special, eos=end)
+    several = bytewise(template, special, eos=end)
+    several.chat_template = {"default": template, "tool_use": PLAIN}
+
+    assert render(several, chat("hi", "good day"), LONG) == render(
+        one, chat("hi", "good day"), LONG
+    )
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_end_of_a_turn_is_found_in_the_template(style: str) -> None:
+    template, special, end = STYLES[style]
+    tokenizer = bytewise(template, special, eos="<s>")
+    last = "<s>" if style == "mistral" else end  # it ends turns with whatever ends a text
+
+    assert turn_end(tokenizer) == tokenizer.convert_tokens_to_ids(last)
+
+
+@pytest.mark.parametrize("template", [PLAIN, None])
+def test_where_no_token_ends_a_turn_none_is_found(template: str | None) -> None:
+    assert turn_end(bytewise(template, ("<s>",), eos="<s>")) is None
 
 
 def test_template_without_an_end_of_turn_teaches_all_it_writes() -> None:

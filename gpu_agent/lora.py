@@ -86,7 +86,7 @@ class _Drop(Function):
     def forward(ctx: Any, x: Tensor, places: Tensor, scale: float) -> Tensor:
         ctx.save_for_backward(places)
         ctx.scale = scale
-        return x.mul(scale).view(-1).index_fill_(0, places, 0).view_as(x)
+        return x.mul(scale).reshape(-1).index_fill_(0, places, 0).view_as(x)
 
     @staticmethod
     @override
@@ -123,12 +123,16 @@ def add_lora(model: LanguageModel, config: LoraConfig, seed: int) -> dict[str, n
     As in peft, A is at random (uniform, after He et al. 2015 with a = √5) and B is zero.
 
     Raises:
-        BaseModelRefused: the network has none of the layers that were named.
+        BaseModelRefused: the network lacks layers that were named, or none were.
     """
     layers = _targets(model.network, config.target_modules)
+    named = config.target_modules
+    if missing := [name for name in named if not _targets(model.network, (name,))]:
+        raise BaseModelRefused(
+            f"{model.files.id}: has no linear layers called {', '.join(missing)}"
+        )
     if not layers:
-        named = ", ".join(config.target_modules)
-        raise BaseModelRefused(f"{model.files.id}: has no linear layers called {named}")
+        raise BaseModelRefused(f"{model.files.id}: no layers are named to be trained")
     random = torch.Generator().manual_seed(seed)
     dropping = InputDropout(config.dropout)
     parameters: dict[str, nn.Parameter] = {}

@@ -101,6 +101,11 @@ def test_layers_that_are_not_there_are_refused(model: LanguageModel) -> None:
         add_lora(model, LoraConfig(), seed=0)
 
 
+def test_one_misspelt_layer_among_others_is_refused(model: LanguageModel) -> None:
+    with pytest.raises(BaseModelRefused, match="no linear layers called v_porj"):
+        add_lora(model, LoraConfig(target_modules=("q_proj", "v_porj")), seed=0)
+
+
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
 def test_peft_reads_the_adapter(base: Path, model: LanguageModel, tmp_path: Path) -> None:
     adapted(model)
@@ -228,6 +233,22 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     assert dropped.mean().item() == pytest.approx(1.0, abs=0.01)
     assert torch.equal(dropped[~zero], torch.full_like(dropped[~zero], 1 / 0.7))
     assert torch.equal(x.grad, dropped.detach())  # what was dropped learns nothing
+
+
+def test_dropout_takes_what_lies_across_memory_too() -> None:
+    dropping = InputDropout(0.3)
+    dropping.active = True
+    across = torch.arange(1.0, 25.0).view(2, 3, 4).transpose(1, 2).requires_grad_()
+    torch.manual_seed(0)
+    dropped = dropping(across)
+    torch.manual_seed(0)
+    expected = dropping(across.detach().contiguous())
+
+    dropped.sum().backward()
+
+    assert torch.equal(dropped, expected)
+    assert across.grad is not None
+    assert torch.equal(across.grad != 0, expected != 0)
 
 
 def test_nothing_is_dropped_but_in_training(model: LanguageModel) -> None:

@@ -315,7 +315,7 @@ class Engine:
 def _tokens_at_once(model: LanguageModel) -> int:
     if model.device.type != "cpu":
         return READ_TOKENS
-    weights = sum(weight.numel() for weight in model.network.parameters())
+    weights: int = sum(weight.numel() for weight in model.network.parameters())
     return min(READ_TOKENS, READ_WORK // weights)
 
 

@@ -28,10 +28,7 @@ from gpu_agent.classifier import (
 from gpu_agent.data import tokenise
 from gpu_agent.lately_used import remembered
 from gpu_agent.outcomes import CheckpointUnreadable
-from gpu_agent.protocol import ServingInput, ServingRequest
-
-ADAPTERS = 8  # a few megabytes each; more models than that are rarely in use at once
-BASES = 2  # hundreds of megabytes each
+from gpu_agent.protocol import ADAPTERS, BASES, ServingInput, ServingRequest
 
 
 class Predictor:

@@ -21,6 +21,9 @@ Device = Literal["auto", "cpu", "cuda"]
 SIGN_S: Final = (
     5.0  # a serving child never says nothing for much longer, but while it loads a model
 )
+# What a serving child keeps in memory, of models that classify and of those that write.
+BASES: Final = 2  # hundreds of megabytes each, or thousands
+ADAPTERS: Final = 8  # a few megabytes each; more models than that are rarely in use at once
 SLOTS: Final = 16  # texts that a serving child generates at once; their keys and values take memory
 
 

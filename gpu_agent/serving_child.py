@@ -4,7 +4,7 @@ import asyncio
 import errno
 import logging
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar, assert_never
@@ -23,6 +23,8 @@ from domain.work import Failed, PredictReply, PredictRequest
 from gpu_agent.attempt_files import without_paths
 from gpu_agent.ports import Blobs, Send
 from gpu_agent.protocol import (
+    ADAPTERS,
+    BASES,
     SLOTS,
     CancelOrder,
     Device,
@@ -105,10 +107,14 @@ class Serving:
         self._wanted.set()
 
     async def warm(self, models: Sequence[ServedModel]) -> None:
-        """Load what is not loaded yet, one after the other; what cannot be loaded is only logged."""
-        for served in models:
-            key = str(served.version_id or served.base_model)
-            if key in self._warm or self._failures[key] >= WARM_TRIES:
+        """Load what is not loaded yet, one after the other; what cannot be loaded is only logged.
+
+        Of more than a child keeps in memory only the first are loaded: the rest would push them out.
+        """
+        able = [served for served in models if self._failures[_key(served)] < WARM_TRIES]
+        for served in _that_fit(able):
+            key = _key(served)
+            if key in self._warm:
                 continue
             if failed := await self._warm_one(key, served):
                 self._failures[key] += 1
@@ -300,6 +306,20 @@ class Serving:
         for warming in self._warming.values():
             _settle(warming.outcome, restarted)
         self._warm.clear()
+
+
+def _key(served: ServedModel) -> str:
+    return str(served.version_id or served.base_model)
+
+
+def _that_fit(models: Iterable[ServedModel]) -> Iterator[ServedModel]:
+    adapters: dict[Method, Counter[str]] = {"sequence_classification": Counter(), "sft": Counter()}
+    for served in models:
+        over = adapters[served.method]
+        full = len(over) >= BASES and served.base_model not in over
+        if not full and over[served.base_model] < ADAPTERS:
+            over[served.base_model] += 1
+            yield served
 
 
 def _settle(future: asyncio.Future[T], value: T) -> None:

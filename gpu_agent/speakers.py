@@ -18,11 +18,9 @@ from gpu_agent.language_model import LanguageModel, load_language_model
 from gpu_agent.lately_used import remembered
 from gpu_agent.lora import install, read_lora_weights
 from gpu_agent.outcomes import CheckpointUnreadable
-from gpu_agent.protocol import ServedFolders, ServingInput
+from gpu_agent.protocol import ADAPTERS, BASES, ServedFolders, ServingInput
 
-ADAPTERS: Final = 8  # over each base; a few megabytes each
 WIDE: Final = 512  # from here on a layer is work enough for several threads
-BASES: Final = 2  # hundreds of megabytes each, or thousands
 
 
 @dataclass(frozen=True, slots=True)

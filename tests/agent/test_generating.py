@@ -31,7 +31,7 @@ from domain.inference import (
 )
 from domain.subjects import control_subject, inference_subject
 from gpu_agent import agent, serving_child, text_stream
-from gpu_agent.protocol import SLOTS
+from gpu_agent.protocol import BASES, SLOTS
 from gpu_agent.serving_child import Serving, ServingConfig
 from tests.agent.conftest import RunAgent
 from tests.agent.core import Core, alive, pids, until
@@ -380,6 +380,19 @@ async def test_what_comes_into_service_is_warmed_once_and_again_after_a_death(
         await until(lambda: notes() == ["warmed base", "warmed other"])
         os.kill(pids(pid_file)[0], signal.SIGKILL)
         await until(lambda: notes()[2:] == ["warmed base", "warmed other"])
+
+
+async def test_no_more_is_warmed_than_the_child_keeps(
+    core: Core, run: RunAgent, notes: Callable[[], list[str]]
+) -> None:
+    bases = [f"base {number}" for number in range(BASES + 1)]
+    models = tuple(BASE.model_copy(update={"base_model": base}) for base in bases)
+    core.in_service = InService(models=models)
+
+    async with run():
+        await ready(core)
+
+    assert notes() == [f"warmed {base}" for base in bases[:BASES]]
 
 
 async def test_model_that_kills_the_child_does_not_keep_the_agent_from_serving(

@@ -12,8 +12,8 @@ from domain.work import PredictReply
 from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import load_base
 from gpu_agent.outcomes import CheckpointUnreadable
-from gpu_agent.predictor import ADAPTERS, Predictor, attach
-from gpu_agent.protocol import ServingInput, ServingRequest
+from gpu_agent.predictor import Predictor, attach
+from gpu_agent.protocol import ADAPTERS, ServingInput, ServingRequest
 from tests.gpu_agent import tiny
 
 

@@ -15,6 +15,7 @@ from projections.models import ModelRow
 from projections.queries import Queries, ReadModelUnavailable
 
 PAGE: Final = 100
+MOST_TOLD: Final = 100  # to agents, which keep fewer; some hundreds would outgrow a message of NATS
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,12 @@ class Catalog:
         self._known: dict[UUID, VersionRow] = {}
 
     async def in_service(self) -> InService | None:
-        """For agents; None while the read model is away."""
+        """For agents, the newest models; None while the read model is away."""
         try:
             active = await self.active()
         except ReadModelUnavailable:
             return None
-        return InService(models=tuple(map(served_model, active)))
+        return InService(models=tuple(map(served_model, active[:MOST_TOLD])))
 
     async def active(self, method: Method | None = None) -> list[VersionRow]:
         """The version in service of every model that has one, the newest model first."""

@@ -222,6 +222,19 @@ async def test_agents_are_told_everything_that_is_in_service(talking: World) -> 
     assert untold is None
 
 
+async def test_agents_are_told_no_more_than_a_message_holds(
+    talking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.inference.MOST_TOLD", 1)
+    await talking.talking("newest")
+
+    said = await talking.gateway.catalog.in_service()
+
+    newest, _ = await talking.gateway.catalog.active()
+    assert said is not None
+    assert [served.version_id for served in said.models] == [newest.id]
+
+
 # Chat
 
 

@@ -33,8 +33,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Most tests wait for servers; two at a time fill two cores.
 test: lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: setup
 	$(BIN)/pytest -m "not infra and not slow" $(ARGS)

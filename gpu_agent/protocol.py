@@ -165,8 +165,12 @@ def needs_hub(base_model: str) -> bool:
     return "@" in base_model
 
 
-def child_environment(threads: int, base_model: str = DEFAULT_BASE_MODEL) -> dict[str, str]:
-    """Build what must be in a child's environment before torch is loaded, to be laid over the agent's own."""
+def child_environment(threads: int, base_model: str | None = DEFAULT_BASE_MODEL) -> dict[str, str]:
+    """Build what must be in a child's environment before torch is loaded, to be laid over the agent's own.
+
+    Args:
+        base_model: None where any may be asked for later, also one of a hub.
+    """
     environment = {
         "OMP_NUM_THREADS": str(threads),
         # The default spins for ever at barriers: on a busy machine two threads then fall to a tenth
@@ -178,7 +182,7 @@ def child_environment(threads: int, base_model: str = DEFAULT_BASE_MODEL) -> dic
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
-    if not needs_hub(base_model):
+    if base_model is not None and not needs_hub(base_model):
         offline = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
         environment |= dict.fromkeys(offline, "1")
     return environment

@@ -53,7 +53,7 @@ class ServingProcess:
         cls, command: tuple[str, ...], environment: Mapping[str, str], order: ServingInput
     ) -> AsyncIterator["ServingProcess"]:
         """Start a child and wait until it is ready; it is gone at the end."""
-        environment = {**environment, **child_environment(order.threads)}
+        environment = {**environment, **child_environment(order.threads, base_model=None)}
         try:
             process = await ChildProcess.start(command, environment)
         except OSError as error:

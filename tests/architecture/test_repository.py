@@ -80,6 +80,20 @@ def test_every_refusal_is_explained_to_the_people_who_meet_it() -> None:
     assert len(codes) > 8
 
 
+def test_every_failure_of_a_job_is_explained_to_the_people_who_meet_it() -> None:
+    explained = (ROOT / "docs/reference/job-failures.md").read_text()
+    not_of_jobs = {"work_failed", "bad_request", "context_too_long"}  # never said; of a request
+    codes = {
+        match
+        for path in sources()
+        if path.parts[len(ROOT.parts)] == "gpu_agent"
+        for match in re.findall(r'^    code = "(\w+)"', path.read_text(), re.MULTILINE)
+    }
+
+    assert {code for code in codes - not_of_jobs if f"`{code}`" not in explained} == set()
+    assert len(codes) > 6
+
+
 def test_decisions_are_listed_and_numbered_without_gaps() -> None:
     folder = ROOT / "docs/adr"
     records = sorted(p.name for p in folder.glob("0*.md"))

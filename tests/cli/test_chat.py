@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -209,6 +210,10 @@ def test_the_version_behind_a_name_can_be_asked_for(server: FakeServer, client: 
         client.language_model("nobody")
 
 
+# A suite that runs in the background hands it down that Ctrl-C is not to be heard.
+HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); import finetrail.cli; finetrail.cli.main()"
+
+
 class Terminal:
     """A chat with a terminal as its input and output, read by whoever waits for words in it."""
 
@@ -223,7 +228,8 @@ class Terminal:
     def until(self, words: str) -> None:
         deadline = time.monotonic() + 20
         while words not in self.shown:
-            assert time.monotonic() < deadline, self.shown
+            left = max(0.0, deadline - time.monotonic())
+            assert select.select([self._end], [], [], left)[0], self.shown
             self.shown += os.read(self._end, 4096).decode(errors="replace")
 
 
@@ -231,7 +237,7 @@ class Terminal:
 def terminal(server: FakeServer, folder: Path) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "finetrail", "chat", "support"],
+        [sys.executable, "-c", HEARING, "chat", "support"],
         cwd=Path(__file__).parents[2],
         env={
             **os.environ,

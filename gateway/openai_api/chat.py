@@ -10,15 +10,10 @@ from gateway.openai_api.errors import refused
 from gateway.openai_api.generating import Question
 from gateway.openai_api.models import Chosen
 from gateway.openai_api.sampling import (
-    Choices,
+    HARMLESS,
+    GeneratingBody,
     Ignored,
     MaxTokens,
-    Seed,
-    Stop,
-    StreamOptions,
-    Temperature,
-    TopK,
-    TopP,
     Unsupported,
     refuse_stream_options,
     refuse_unsupported,
@@ -28,15 +23,13 @@ from gateway.openai_api.sampling import (
 
 _UNSUPPORTED: Final = MappingProxyType[str, tuple[object, ...]](
     {
+        **HARMLESS,
         "tools": ([],),
         "tool_choice": ("none", "auto"),
         "functions": ([],),
         "function_call": ("none", "auto"),
         "response_format": ({"type": "text"},),
         "modalities": (["text"],),
-        "logit_bias": ({},),
-        "frequency_penalty": (0,),
-        "presence_penalty": (0,),
         "service_tier": ("auto", "default"),
         "verbosity": ("medium",),
         "reasoning_effort": ("none",),
@@ -80,24 +73,13 @@ class Message(msgspec.Struct, forbid_unknown_fields=True):
     tool_call_id: Unsupported = None
 
 
-class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
+class ChatBody(GeneratingBody, forbid_unknown_fields=True, kw_only=True):
     """A conversation that the model is to go on with."""
 
-    model: str
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Choices | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
     max_completion_tokens: MaxTokens | None = None
-    max_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
-    user: Ignored = None
     metadata: Ignored = None
     store: Ignored = None
     safety_identifier: Ignored = None
@@ -111,9 +93,6 @@ class ChatBody(msgspec.Struct, forbid_unknown_fields=True):
     function_call: Unsupported = None
     response_format: Unsupported = None
     modalities: Unsupported = None
-    logit_bias: Unsupported = None
-    frequency_penalty: Unsupported = None
-    presence_penalty: Unsupported = None
     service_tier: Unsupported = None
     verbosity: Unsupported = None
     reasoning_effort: Unsupported = None
@@ -136,10 +115,7 @@ def chat_question(body: ChatBody, chosen: Chosen, workspace: str, id_: str) -> Q
     if body.top_logprobs is not None and not body.logprobs:
         raise refused("top_logprobs", "top_logprobs is only allowed when logprobs is true.")
     sampling = sampling_of(
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        stop=body.stop,
+        body,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )

@@ -13,16 +13,9 @@ from gateway.openai_api.errors import refused
 from gateway.openai_api.generating import Answer, Question
 from gateway.openai_api.models import Chosen
 from gateway.openai_api.sampling import (
+    HARMLESS,
     MOST_CHOICES,
-    Choices,
-    Ignored,
-    MaxTokens,
-    Seed,
-    Stop,
-    StreamOptions,
-    Temperature,
-    TopK,
-    TopP,
+    GeneratingBody,
     Unsupported,
     refuse_stream_options,
     refuse_unsupported,
@@ -34,38 +27,22 @@ from gateway.openai_api.usage import FinishReason, Usage, finish_reason, usage_o
 MAX_TOKENS: Final = 16  # what OpenAI gives on this route to those who do not say
 _UNSUPPORTED: Final = MappingProxyType[str, tuple[object, ...]](
     {
+        **HARMLESS,
         "best_of": (1,),
         "echo": (False,),
         "suffix": ("",),
-        "logit_bias": ({},),
-        "frequency_penalty": (0,),
-        "presence_penalty": (0,),
     }
 )
 
 
-class CompletionBody(msgspec.Struct, forbid_unknown_fields=True):
+class CompletionBody(GeneratingBody, forbid_unknown_fields=True, kw_only=True):
     """One text to go on with, or several."""
 
-    model: str
     prompt: str | Annotated[list[str | int | list[int]], msgspec.Meta(min_length=1)]
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Choices | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
-    max_tokens: MaxTokens | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
-    user: Ignored = None
     best_of: Unsupported = None
     echo: Unsupported = None
     suffix: Unsupported = None
-    logit_bias: Unsupported = None
-    frequency_penalty: Unsupported = None
-    presence_penalty: Unsupported = None
 
 
 class Logprobs(msgspec.Struct):
@@ -108,10 +85,7 @@ def completion_question(body: CompletionBody, chosen: Chosen, workspace: str, id
     if len(prompts) * choices > MOST_CHOICES:
         raise refused("prompt", f"prompt: at most {MOST_CHOICES} answers a request, n for each.")
     sampling = sampling_of(
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=body.top_k,
-        stop=body.stop,
+        body,
         max_tokens=body.max_tokens or MAX_TOKENS,
         top_logprobs=body.logprobs,
     )

@@ -1,6 +1,7 @@
 """Parameters that both forms of completion share: what they mean, and those that are refused."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -31,22 +32,41 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
+class GeneratingBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What both routes are asked with."""
+
+    model: str
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Choices | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
+    max_tokens: MaxTokens | None = None
+    user: Ignored = None
+    logit_bias: Unsupported = None
+    frequency_penalty: Unsupported = None
+    presence_penalty: Unsupported = None
+
+
+# Of the unsupported ones: the values that ask for what is done anyway.
+HARMLESS: Final = MappingProxyType[str, tuple[object, ...]](
+    {"logit_bias": ({},), "frequency_penalty": (0,), "presence_penalty": (0,)}
+)
+
+
 def sampling_of(
-    *,
-    temperature: float | None,
-    top_p: float | None,
-    top_k: int | None,
-    stop: str | list[str] | None,
-    max_tokens: int | None,
-    top_logprobs: int | None,
+    body: GeneratingBody, *, max_tokens: int | None, top_logprobs: int | None
 ) -> Sampling:
-    stops = [stop] if isinstance(stop, str) else stop or []
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     if "" in stops:
         raise refused("stop", "stop: an empty text would end every answer at once.")
     return Sampling(
-        temperature=1.0 if temperature is None else temperature,
-        top_p=1.0 if top_p is None else max(top_p, MIN_TOP_P),
-        top_k=top_k if top_k and top_k > 0 else None,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else max(body.top_p, MIN_TOP_P),
+        top_k=body.top_k if body.top_k and body.top_k > 0 else None,
         stop=tuple(stops),
         max_tokens=max_tokens,
         top_logprobs=top_logprobs,

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from domain.base_models import BaseModelRecord
 from domain.jobs.spec import DEFAULT_BASE_MODEL, TINY
@@ -28,6 +29,9 @@ MINILM_FILES = {
     "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
     "vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
+
+# How transformers is to read any of them: without a network, and without code.
+LOADING: Final[dict[str, Any]] = {"local_files_only": True, "trust_remote_code": False}
 
 HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})", re.ASCII)
 # Weights, configuration, vocabularies, chat templates: what a model is, and all of it that is hashed.

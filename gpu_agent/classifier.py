@@ -16,14 +16,12 @@ from torch.nn.functional import normalize
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from domain.jobs.spec import LoraConfig
-from gpu_agent.base_models import BaseModelFiles
+from gpu_agent.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, write_json
+from gpu_agent.base_models import LOADING, BaseModelFiles
 from gpu_agent.data import Tokens, make_batch, reading_batches
 from gpu_agent.outcomes import BaseModelRefused, CheckpointUnreadable
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_LABELS = "labels.json"
-LOADING: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +189,8 @@ def save_adapter(folder: Path, model: peft.PeftModel, labels: Sequence[str]) -> 
     for name in ("target_modules", "modules_to_save", "exclude_modules"):  # sets, or with repeats
         if isinstance(config[name], set | list):
             config[name] = sorted(set(config[name]))
-    _write_json(folder / ADAPTER_CONFIG, config)
-    _write_json(folder / ADAPTER_LABELS, list(labels))
+    write_json(folder / ADAPTER_CONFIG, config)
+    write_json(folder / ADAPTER_LABELS, list(labels))
 
 
 def load_adapter(folder: Path, model: peft.PeftModel) -> None:
@@ -241,9 +239,3 @@ def _adapter_state(model: peft.PeftModel) -> dict[str, Tensor]:
     # The vocabulary never changes here; "auto" would look for the base model's files to find out.
     state: dict[str, Tensor] = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     return state
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(
-        json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )

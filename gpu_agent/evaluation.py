@@ -18,7 +18,6 @@ from domain.work import (
     EvaluationFinished,
     EvaluationSummary,
     Fact,
-    LogLine,
     Scores,
 )
 from gpu_agent.base_models import find_base_model, places_for
@@ -37,6 +36,7 @@ from gpu_agent.examples import choose_examples, side_by_side
 from gpu_agent.metrics import quality
 from gpu_agent.outcomes import CheckpointUnreadable, DataUnreadable
 from gpu_agent.protocol import ChildInput
+from gpu_agent.schedule import log
 from gpu_agent.statistics import compare
 
 TIMED_TEXTS = 40  # one at a time; fewer leave the median to chance on a busy machine
@@ -65,7 +65,7 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     began = time.monotonic()
     spec, labels = assignment.spec, assignment.labels
     device = set_up(order.device, assignment.threads or order.threads)
-    yield _log(f"evaluating on {describe(device).device_name}")
+    yield log(f"evaluating on {describe(device).device_name}")
     files = find_base_model(spec.base_model, places_for(order), assignment.base_model)
     splits = read_splits(spec, order.files.train, order.files.test)
     adapter = _adapter(order, splits, labels)
@@ -75,7 +75,7 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     texts = [row.text for row in splits.test]
 
     base = _run(base_classifier(loaded, splits, longest), texts)
-    yield _log(f"base: frozen embeddings and logistic regression over {len(splits.train)} rows")
+    yield log(f"base: frozen embeddings and logistic regression over {len(splits.train)} rows")
     model = add_lora(loaded, files, spec.hyperparameters.lora, spec.seed).to(device)
     network = network_classifier(model, loaded, labels, longest)
     untrained = Outputs(network(texts), [])
@@ -85,7 +85,7 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     path = order.work_dir / "outputs.jsonl"
     _write_outputs(path, splits.test, base, untrained, fine_tuned)
     summary = _summary(splits.test, base, untrained, fine_tuned, order.work_dir / "metrics", began)
-    yield _log(
+    yield log(
         f"accuracy on {summary.rows} held-out rows: base {summary.base.accuracy:.4f}, "
         f"fine-tuned {summary.fine_tuned.accuracy:.4f}, p {summary.p_value:.3g}: {summary.verdict}"
     )
@@ -202,7 +202,3 @@ def _write_outputs(
                 "fine_tuned": by_tuned,
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
-
-
-def _log(message: str) -> LogLine:
-    return LogLine(level="INFO", message=message)

@@ -1,13 +1,12 @@
 """A language model with its adapter against itself without it, on the held-out conversations, paired."""
 
 import json
+import math
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from math import exp, log
 from pathlib import Path
 from statistics import fmean, median
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,6 @@ from domain.work import (
     EvaluationSummary,
     Example,
     Fact,
-    LogLine,
     Scores,
 )
 from gpu_agent.base_models import find_base_model, places_for
@@ -40,6 +38,7 @@ from gpu_agent.questions import (
     likeliest,
     questions,
 )
+from gpu_agent.schedule import debug, log, warning
 from gpu_agent.statistics import compare, ratio_interval, verdict_where_less_is_better
 
 ROWS_AT_ONCE = 64  # a stop is obeyed between two lots, so they are small
@@ -78,7 +77,7 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     began = time.monotonic()
     spec = assignment.spec
     device = set_up(order.device, assignment.threads or order.threads)
-    yield _log(f"evaluating on {describe(device).device_name}")
+    yield log(f"evaluating on {describe(device).device_name}")
     if order.files.adapter is None:
         raise CheckpointUnreadable("the evaluation was given no adapter")
     files = find_base_model(spec.base_model, places_for(order), assignment.base_model)
@@ -87,9 +86,9 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     adapter = read_lora_weights(order.files.adapter, model)
     task, too_long = prepare(model, spec, order.files.train, order.files.test)
     if too_long:
-        yield _log(f"{too_long} held-out rows are too long to be measured and left out", "WARNING")
+        yield warning(f"{too_long} held-out rows are too long to be measured and left out")
     kind = f"{len(task.labels)} labels" if task.labels else "answers in free text"
-    yield _log(
+    yield log(
         f"{len(task.rows)} held-out rows, {kind}; {len(task.generated)} are answered in words"
     )
 
@@ -101,7 +100,7 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     path = order.work_dir / "outputs.jsonl"
     _write_outputs(path, task, base, tuned)
     summary = summarise(task, base, tuned, order.work_dir / "metrics", time.monotonic() - began)
-    yield _log(_in_words(summary))
+    yield log(_in_words(summary))
     yield EvaluationFinished(summary=summary, outputs_path=str(path))
 
 
@@ -136,12 +135,12 @@ def measure(model: LanguageModel, task: Task, name: str) -> Generator[Fact, None
         )
         if task.labels:
             scores[here] = label_scores(model, rows, task.labels)
-        yield _log(f"{name}: {start + len(rows)} of {len(task.rows)} rows read", "DEBUG")
+        yield debug(f"{name}: {start + len(rows)} of {len(task.rows)} rows read")
     asked = [task.rows[at] for at in task.generated]
     words: dict[int, str] = {}
     for answers in answer_batches(model, asked):
         words |= {task.generated[at]: text for at, text in answers.items()}
-        yield _log(f"{name}: {len(words)} of {len(asked)} prompts answered", "DEBUG")
+        yield debug(f"{name}: {len(words)} of {len(asked)} prompts answered")
     best = likeliest(scores, task.labels) if task.labels else []
     return Measured(nats, scores, best, words, _times_ms(model, task.rows))
 
@@ -161,7 +160,7 @@ def summarise(
     paired = compare(right[0], right[1])
     base_scores, tuned_scores = _scores(task, base, cache), _scores(task, tuned, cache)
     delta = tuned_scores.accuracy - base_scores.accuracy
-    bits = np.array([row.answer_bytes for row in task.rows]) * log(2)
+    bits = np.array([row.answer_bytes for row in task.rows]) * math.log(2)
     interval = ratio_interval(tuned.nats - base.nats, bits)
     return EvaluationSummary(
         rows=len(task.rows),
@@ -205,8 +204,8 @@ def _scores(task: Task, measured: Measured, cache: Path) -> Scores:
         latency_ms_p50=median(measured.times_ms),
         latency_ms_mean=fmean(measured.times_ms),
         exact_match=exact,
-        perplexity=exp(nats / tokens),
-        bits_per_byte=nats / log(2) / sum(row.answer_bytes for row in task.rows),
+        perplexity=math.exp(nats / tokens),
+        bits_per_byte=nats / math.log(2) / sum(row.answer_bytes for row in task.rows),
     )
 
 
@@ -274,7 +273,3 @@ def _in_words(summary: EvaluationSummary) -> str:
         f"{tuned.accuracy:.4f}, p {summary.p_value:.3g}; bits a byte base {base.bits_per_byte:.4f}, "
         f"fine-tuned {tuned.bits_per_byte:.4f}; {summary.metric}: {summary.verdict}"
     )
-
-
-def _log(message: str, level: Literal["DEBUG", "INFO", "WARNING"] = "INFO") -> LogLine:
-    return LogLine(level=level, message=message)

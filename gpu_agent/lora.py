@@ -21,11 +21,10 @@ from torch.nn.functional import dropout, linear
 from typing_extensions import override
 
 from domain.jobs.spec import ALL_LINEAR, LoraConfig
+from gpu_agent.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, write_json
 from gpu_agent.language_model import LanguageModel
 from gpu_agent.outcomes import BaseModelRefused, CheckpointUnreadable
 
-WEIGHTS: Final = "adapter_model.safetensors"
-CONFIG: Final = "adapter_config.json"
 NAME: Final = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<part>[AB])\.weight")
 # What peft can do and these layers cannot; an adapter that needs it is refused.
 UNKNOWN: Final = (
@@ -177,7 +176,7 @@ def save_lora(folder: Path, model: LanguageModel, config: LoraConfig) -> None:
         if layer.pair:
             tensors[_name(path, "A")] = layer.pair.a.detach().float().cpu().contiguous()
             tensors[_name(path, "B")] = layer.pair.b.detach().float().cpu().contiguous()
-    save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(dict(sorted(tensors.items())), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     targets = set(config.target_modules)
     if ALL_LINEAR in targets:
         paths = (path for path, layer in model.adaptable.items() if layer.pair)
@@ -199,8 +198,7 @@ def save_lora(folder: Path, model: LanguageModel, config: LoraConfig) -> None:
         "use_dora": False,
         "use_rslora": False,
     }
-    text = json.dumps(content, sort_keys=True, indent=2, ensure_ascii=False)
-    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / ADAPTER_CONFIG, content)
 
 
 def read_lora_weights(folder: Path, model: LanguageModel) -> LoraWeights:
@@ -210,8 +208,8 @@ def read_lora_weights(folder: Path, model: LanguageModel) -> LoraWeights:
         CheckpointUnreadable: it does not, or it needs more than low-rank pairs.
     """
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        tensors = load_file(folder / WEIGHTS)
+        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
         rank, scale = _rank_and_scale(config)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise CheckpointUnreadable(f"{folder.name}: the adapter is unreadable: {error}") from error

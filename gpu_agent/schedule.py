@@ -52,5 +52,9 @@ def log(message: str) -> LogLine:
     return LogLine(level="INFO", message=message)
 
 
+def debug(message: str) -> LogLine:
+    return LogLine(level="DEBUG", message=message)
+
+
 def warning(message: str) -> LogLine:
     return LogLine(level="WARNING", message=message)

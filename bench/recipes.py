@@ -23,11 +23,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast
 
 from bench.main_job import ROOT, calibration
+from bench.random_model import VOCABULARY, random_model
 from bench.recipe_engine import BATCH, THREADS, WAITING
 from domain.datasets.conversations import Conversation, Message
 from gpu_agent.protocol import child_environment
@@ -36,7 +36,6 @@ from gpu_agent.supervision import padding_share
 from gpu_agent.tiny.tokenizer import CHAT_TEMPLATE, END, END_OF_TEXT, SPECIAL
 
 ENGINES = ("ours", "trainer", "grouped")
-VOCABULARY = 4096
 CONTEXT = 384  # tokens; longer rows lose their end
 CHARACTERS = (120, 1400)  # of a conversation, at least and at most
 SPREAD = (5.9, 0.75)  # mean and deviation of the logarithm of the characters: half would be padding
@@ -77,22 +76,7 @@ def prepare(folder: Path, rows: int) -> dict[str, Any]:
     texts = list(docstrings())
     random.Random(0).shuffle(texts)
     tokenizer = train_tokenizer(texts)
-    torch.manual_seed(0)
-    config = Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=32,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    network = Qwen3ForCausalLM(config)
+    network = random_model(CONTEXT, tokenizer.eos_token_id, tokenizer.pad_token_id)
     network.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     drawn = random.Random(0)

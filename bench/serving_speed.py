@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast
 
+from bench.random_model import VOCABULARY, random_model
 from domain.inference import End, Sampling
 from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.generation import Engine, Speaker
@@ -30,7 +31,6 @@ STREAMS = 16
 NEW = 128
 RUNS = 5
 CONTEXT = 512
-VOCABULARY = 4096
 PROMPTS = (8, 120)  # tokens, from and to
 
 
@@ -67,20 +67,7 @@ def _run(speaker: Speaker, prompts: list[list[int]]) -> float:
 def _speaker() -> Speaker:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "random"
-        torch.manual_seed(0)
-        config = Qwen3Config(
-            vocab_size=VOCABULARY,
-            hidden_size=256,
-            intermediate_size=768,
-            num_hidden_layers=8,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=64,
-            max_position_embeddings=CONTEXT,
-            tie_word_embeddings=True,
-            eos_token_id=None,
-        )
-        Qwen3ForCausalLM(config).save_pretrained(path)
+        random_model(CONTEXT, eos_id=None, pad_id=None).save_pretrained(path)
         _tokenizer().save_pretrained(path)
         files = find_base_model(path.name, Places(models=path.parent))
         model = load_language_model(files, torch.device("cpu"))

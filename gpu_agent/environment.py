@@ -11,6 +11,7 @@ import transformers
 from domain.work import Environment
 from gpu_agent.outcomes import WorkFailed
 from gpu_agent.protocol import Device
+from gpu_agent.vector_mathematics import choose_kernels
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "scikit-learn")
 
@@ -30,6 +31,7 @@ def set_up(device: Device, threads: int) -> torch.device:
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("torch").setLevel(logging.ERROR)
     torch.set_num_threads(threads)
+    choose_kernels()
     torch.use_deterministic_algorithms(mode=True)
     # Nothing here reads uninitialised memory, and filling it costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -12,6 +12,8 @@ from domain.agents.commands import AgentCommand
 from domain.agents.events import AgentEvent
 from domain.datasets.commands import DatasetCommand
 from domain.datasets.events import DatasetEvent
+from domain.dead_letters.commands import DeadLetterCommand
+from domain.dead_letters.events import DeadLetterEvent
 from domain.evaluations.commands import EvaluationCommand
 from domain.evaluations.events import EvaluationEvent
 from domain.jobs.commands import JobCommand
@@ -38,6 +40,7 @@ _COMMANDS: Final[dict[Aggregate, Any]] = {
     "access": AccessCommand,
     "agent": AgentCommand,
     "queue": QueueCommand,
+    "dead_letter": DeadLetterCommand,
 }
 _EVENTS: Final[dict[Aggregate, Any]] = {
     "dataset": DatasetEvent,
@@ -48,6 +51,7 @@ _EVENTS: Final[dict[Aggregate, Any]] = {
     "access": AccessEvent,
     "agent": AgentEvent,
     "queue": QueueEvent,
+    "dead_letter": DeadLetterEvent,
 }
 
 

@@ -11,7 +11,15 @@ from uuid import UUID, uuid5
 from pydantic import Field
 
 Aggregate = Literal[
-    "dataset", "job", "model", "model_version", "evaluation", "access", "agent", "queue"
+    "dataset",
+    "job",
+    "model",
+    "model_version",
+    "evaluation",
+    "access",
+    "agent",
+    "queue",
+    "dead_letter",
 ]
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 

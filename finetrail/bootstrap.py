@@ -104,18 +104,34 @@ def stream_configs(*, replicas: int = 1, events_max_bytes: int = -1) -> tuple[di
             "max_age": _ns(SCHEDULE_AGE),
             "allow_msg_schedules": True,
         },
-        {**by_age, "name": "DEAD", "subjects": ["dead.>"], "max_age": _ns(DEAD_AGE)},
+        {
+            **by_age,
+            "name": "DEAD",
+            "subjects": ["dead.>"],
+            "max_age": _ns(DEAD_AGE),
+            "allow_direct": True,
+        },
+        {
+            **common,
+            "name": "RETRY",
+            "subjects": ["retry.*"],
+            "retention": "workqueue",
+            "discard": "old",
+            "duplicate_window": _ns(DUPLICATES),
+        },
     )
 
 
 def consumer_configs(agents: Sequence[str]) -> tuple[tuple[str, dict[str, Any]], ...]:
-    """Durable consumers with their stream: one per aggregate, the reactions, one per agent."""
+    """Durable consumers with their stream: per aggregate, reactions, retries, per agent."""
     commands = [
         ("COMMANDS", _consumer(f"{aggregate}-commands", f"commands.*.*.{aggregate}.*"))
         for aggregate in AGGREGATES
     ]
     work = [("WORK", _agent_consumer(agent_id)) for agent_id in agents]
-    return (*commands, ("EVENTS", _consumer("reactions", "events.>")), *work)
+    events = [("EVENTS", _consumer("reactions", "events.>"))]
+    retries = [("RETRY", _consumer("retries", "retry.*"))]
+    return (*commands, *events, *retries, *work)
 
 
 async def bootstrap(settings: Settings) -> None:

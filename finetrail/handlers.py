@@ -21,6 +21,7 @@ from adapters.jetstream_publisher import JetStreamPublisher
 from adapters.local_blobs import LocalBlobs
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import PENDING_BYTES, RECONNECT_WAIT_S, close, connect
+from adapters.nats_letter_box import NatsLetterBox
 from domain.work import Presence
 from finetrail.settings import NatsLogin, Settings
 from handlers.commands import CommandDesk, command_subscribers, durable_pull
@@ -29,11 +30,13 @@ from handlers.dead_letters import DeadLetters
 from handlers.follow_ups import World
 from handlers.histories import Histories
 from handlers.react import Reactor
+from handlers.retries import Retries, settle_retry
 from handlers.scheduler import Scheduler
 from handlers.settle import settle_command, settle_event
 
 COMMAND_WORKERS: Final = 16  # for each aggregate; they wait for the log, not for the processor
 REACTION_WORKERS: Final = 16  # some of them may be reading a large dataset
+RETRY_WORKERS: Final = 4  # what a person asked for, now and then
 CONNECT_S: Final = 5.0
 RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
 
@@ -72,14 +75,23 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.workspace, store, histories, bus, utc_now, uptime=time.monotonic
         )
         world = World(store, LocalBlobs(settings.blobs_folder))
-        reactor = Reactor(world, bus, publish, scheduler.wake)
+        retries = Retries(NatsLetterBox(nc), publish)
+        reactor = Reactor(world, bus, publish, retries, scheduler.wake)
 
         command = partial(
             settle_command, decide=desk.decide, reply=nc.publish, dead_letters=dead_letters
         )
         event = partial(settle_event, react=reactor.react, dead_letters=dead_letters)
+        again = partial(
+            settle_retry,
+            decide=desk.decide,
+            react=reactor.react,
+            reply=nc.publish,
+            dead_letters=dead_letters,
+        )
         commands = command_subscribers(broker, login.inbox_prefix)
         reactions = durable_pull(broker, "EVENTS", "reactions", "events.>", login.inbox_prefix)
+        retried = durable_pull(broker, "RETRY", "retries", "retry.*", login.inbox_prefix)
         await broker.start()
         await nc.subscribe("presence.*", cb=partial(_on_presence, scheduler))
         _log.info("handlers serve workspace %s at %s", settings.workspace, login.url)
@@ -87,6 +99,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             for subscriber in commands:
                 serving.create_task(consume(subscriber, command, over, workers=COMMAND_WORKERS))
             serving.create_task(consume(reactions, event, over, workers=REACTION_WORKERS))
+            serving.create_task(consume(retried, again, over, workers=RETRY_WORKERS))
             serving.create_task(scheduler.run(over))
             serving.create_task(_watch(nc, scheduler, over))
             await _first(stop, over)

@@ -6,6 +6,8 @@ from domain.access.access import access_id
 from domain.agents.commands import EnrolAgent
 from domain.catalog import aggregate_of
 from domain.datasets.commands import RecordValidation
+from domain.dead_letters.commands import DiscardDeadLetter, RetryDeadLetter
+from domain.dead_letters.dead_letter import letter_id
 from domain.errors import Rejected
 from domain.evaluations.commands import (
     ClaimEvaluation,
@@ -111,6 +113,8 @@ def _check_address(envelope: Envelope[Command]) -> None:
         meant = queue_id(stream.workspace)
     elif aggregate == "access":
         meant = access_id(stream.workspace)
+    elif isinstance(command, RetryDeadLetter | DiscardDeadLetter):
+        meant = letter_id(stream.workspace, command.letter.sequence)
     else:
         meant = getattr(command, ID_FIELDS[aggregate])
     if (aggregate, meant) != (stream.aggregate, stream.id):

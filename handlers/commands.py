@@ -8,6 +8,7 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from domain.access.access import decider as access
 from domain.agents.agent import decider as agents
 from domain.datasets.dataset import decider as datasets
+from domain.dead_letters.dead_letter import decider as dead_letters
 from domain.evaluations.evaluation import decider as evaluations
 from domain.jobs.job import decider as jobs
 from domain.messages import Command, Decider, Envelope, Outcome
@@ -30,6 +31,7 @@ DECIDERS: Final[dict[Aggregate, Decider[Any, Any, Any]]] = {
     "access": access,
     "agent": agents,
     "queue": queues,
+    "dead_letter": dead_letters,
 }
 
 

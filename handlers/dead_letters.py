@@ -1,12 +1,17 @@
 """What could not be handled, put aside with its reason and everything needed to send it again."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from handlers.ports import Publish
 
 PREFIX: Final = "dead"
 MAX_REASON: Final = 1000  # characters; a header, not a report
+
+SUBJECT: Final = "dead-subject"  # where the original was found
+SEQUENCE: Final = "dead-sequence"  # its sequence in the stream it was in
+REASON: Final = "dead-reason"
+RETRY_OF: Final = "dead-retry-of"  # the letter that was retried and led to this one
 
 
 class DeadLetters:
@@ -28,16 +33,38 @@ class DeadLetters:
         """Keep the original whole: its subject and the reason stand beside its own headers.
 
         Args:
-            key: names this message among all of its kind.
+            key: names this message among all of its kind: its sequence in its stream.
         """
         # The server's own headers would be obeyed again.
         kept = {name: value for name, value in headers.items() if not name.startswith("Nats-")}
+        # A retry that fails within the server's window of duplicates is another letter.
+        once_more = f".{headers[RETRY_OF]}" if RETRY_OF in headers else ""
         aside = {
-            "dead-subject": subject,
-            "dead-reason": _one_line(reason),
-            "Nats-Msg-Id": f"{PREFIX}.{kind}.{key}",
+            SUBJECT: subject,
+            SEQUENCE: key,
+            REASON: _one_line(reason),
+            "Nats-Msg-Id": f"{PREFIX}.{kind}.{key}{once_more}",
         }
         await self._publish(f"{PREFIX}.{kind}.{_aggregate(subject)}", body, kept | aside)
+
+
+class Letter(Protocol):
+    """A message as it stands in the stream of dead letters."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class LetterBox(Protocol):
+    """The stream of dead letters."""
+
+    async def read(self, sequence: int) -> Letter | None: ...
+
+    async def remove(self, sequence: int) -> None: ...
 
 
 def _aggregate(subject: str) -> str:

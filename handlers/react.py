@@ -11,6 +11,7 @@ from handlers.follow_ups import FollowUp, Hand, World
 from handlers.in_turn import InTurn
 from handlers.ports import CommandBus, Publish
 from handlers.reactions import follow_ups
+from handlers.retries import Retries
 
 WAKING: Final = (WorkQueued, WorkWithdrawn, JobInterrupted)  # a slot or some work has come free
 
@@ -19,11 +20,17 @@ class Reactor:
     """Events of one stream wait for each other, so that what follows keeps their order."""
 
     def __init__(
-        self, world: World, bus: CommandBus, publish: Publish, wake: Callable[[], None]
+        self,
+        world: World,
+        bus: CommandBus,
+        publish: Publish,
+        retries: Retries,
+        wake: Callable[[], None],
     ) -> None:
         self._world = world
         self._bus = bus
         self._publish = publish
+        self._retries = retries
         self._wake = wake
         self._turn = InTurn()
 
@@ -31,6 +38,7 @@ class Reactor:
         async with self._turn(recorded.stream):
             for follow_up in await follow_ups(recorded, self._world):
                 await self._carry_out(follow_up)
+            await self._retries.carry_out(recorded)
         if isinstance(recorded.event, WAKING):
             self._wake()
 

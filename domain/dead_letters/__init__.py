@@ -1,0 +1,1 @@
+"""What could not be handled and was put aside: sent again, or given up."""

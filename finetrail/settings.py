@@ -87,6 +87,18 @@ class BlobSettings(_Section):
     folder: Path | None = None
 
 
+class MetricsSettings(_Section):
+    """Prometheus; without a port a process serves none, and a gateway has `/metrics` anyway."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(default=None, ge=1, le=65535)  # of core, gateway, handlers, projections
+    agent_port: int | None = Field(default=None, ge=1, le=65535)  # it may share its machine
+
+
+class TracingSettings(_Section):
+    endpoint: str | None = None  # OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces
+
+
 class AgentSettings(_Section):
     id: Token | None = None
     name: str | None = None
@@ -111,11 +123,14 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".finetrail")
     workspace: Token = "default"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = "text"
     gateway: GatewaySettings = GatewaySettings()
     nats: NatsSettings = NatsSettings()
     postgres: PostgresSettings = PostgresSettings()
     blobs: BlobSettings = BlobSettings()
     agent: AgentSettings = AgentSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @override
     @classmethod

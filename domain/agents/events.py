@@ -1,9 +1,31 @@
 """What happens to an agent; that it is there is presence, not an event."""
 
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from domain.messages import Event
+
+
+class AgentInvited(Event):
+    """A join token was made; the token itself is nowhere in the log."""
+
+    type: Literal["AgentInvited"] = "AgentInvited"
+    agent_id: UUID
+    name: str
+    token_hmac: str  # HMAC-SHA256(pepper, token), hex
+    expires_at: datetime
+    invited_by: str
+
+
+class AgentJoined(Event):
+    """Another machine used the token. It alone has the private half of the key."""
+
+    type: Literal["AgentJoined"] = "AgentJoined"
+    agent_id: UUID
+    name: str
+    public_key: str  # NKey of a NATS user
+    invited_by: str
 
 
 class AgentEnrolled(Event):
@@ -23,8 +45,10 @@ class AgentDrained(Event):
 
 
 class AgentRevoked(Event):
+    """It is let in no more; what it holds is given to others, and an unused token is void."""
+
     type: Literal["AgentRevoked"] = "AgentRevoked"
     agent_id: UUID
 
 
-AgentEvent = AgentEnrolled | AgentDrained | AgentRevoked
+AgentEvent = AgentInvited | AgentJoined | AgentEnrolled | AgentDrained | AgentRevoked

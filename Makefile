@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 #   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo up test test-fast lint format bench clean
+.PHONY: setup demo up test test-fast test-docs lint format bench clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ test: lint
 
 test-fast: setup
 	$(BIN)/pytest -m "not infra and not slow" $(ARGS)
+
+# Every command of the tutorial and the how-tos, on a clean clone with a set-up of its own.
+test-docs: setup
+	$(BIN)/python -m tests.docs.walk $(ARGS)
 
 format: setup
 	$(BIN)/ruff check --fix .

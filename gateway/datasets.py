@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Request, Response, delete, get, post
+from litestar import Controller, HttpMethod, Request, Response, delete, get, post, route
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
+from litestar.response import Stream
 
 from domain.datasets.commands import DeleteDataset, RegisterDataset
 from domain.datasets.conversations import Conversation
@@ -22,6 +23,7 @@ from gateway.naming import dataset_name
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
 from gateway.ports import Blobs
 from gateway.problems import Problem
+from gateway.ranged import OCTETS, blob_content, ranged, require_blob
 from gateway.uploads import Asked, Received, receive
 from projections.datasets import DatasetRow
 from projections.queries import Queries
@@ -148,10 +150,26 @@ class DatasetsController(Controller):
         limit: Limit = 20,
     ) -> Page[RowPreview]:
         """The first rows, as training reads them."""
-        row = await require_dataset(queries, workspace, dataset_id)
-        if row.status == "deleted":
-            raise Problem("not_found", f"Dataset {dataset_id} was deleted.")
+        row = require_kept(await require_dataset(queries, workspace, dataset_id))
         return Page(await preview(blobs, row, limit))
+
+    @route(
+        "/{dataset_id:uuid}/content",
+        http_method=[HttpMethod.GET, HttpMethod.HEAD],
+        media_type=OCTETS,
+    )
+    async def content(
+        self,
+        request: Request[Principal, Any, Any],
+        dataset_id: FromPath[UUID],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+        blobs: NamedDependency[Blobs],
+    ) -> Response[None] | Stream:
+        """The file as it was uploaded, byte for byte."""
+        row = require_kept(await require_dataset(queries, workspace, dataset_id))
+        size = await require_blob(blobs, row.sha256)
+        return ranged(request, blob_content(blobs, row.sha256, size, file_name(row)))
 
     @delete("/{dataset_id:uuid}", status_code=200)
     async def delete_dataset(
@@ -289,6 +307,18 @@ async def require_dataset(queries: Queries, workspace: str, dataset_id: UUID) ->
     if row is None:
         raise Problem("not_found", f"There is no dataset {dataset_id}.")
     return row
+
+
+def require_kept(row: DatasetRow) -> DatasetRow:
+    if row.status == "deleted":
+        raise Problem("not_found", f"Dataset {row.id} was deleted.")
+    return row
+
+
+def file_name(row: DatasetRow) -> str:
+    """What a download of it is called: its name, with the ending of its format."""
+    ending = f".{row.format}"
+    return row.name if row.name.lower().endswith(ending) else row.name + ending
 
 
 async def preview(blobs: Blobs, row: DatasetRow, limit: int) -> list[RowPreview]:

@@ -1,17 +1,26 @@
-"""A version as a ZIP archive: its adapter, a base model made here, a model card and its figures."""
+"""A version as a ZIP archive, or its files one by one: its adapter, a model card and its figures.
+
+Where the base model was made here, and so can be had from nowhere else, it is in the archive too.
+"""
 
 import hashlib
 import json
 import zlib
+from asyncio import gather
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Any, Final
-from urllib.parse import quote
 
 import msgspec
 
 from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
 from gateway.model_card import model_card
+from gateway.ports import Blobs
+from gateway.problems import Problem
+from gateway.ranged import OCTETS, Content, blob_content, read_blob, require_blob
 from gateway.registry import evaluation_of, lineage_of, training_of
 from gateway.zip_layout import ZipEntry, ZipLayout
 from projections.answers import Version
@@ -22,18 +31,42 @@ MEDIA_TYPE: Final = "application/zip"
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    layout: ZipLayout
+    entries: Sequence[ZipEntry]
     etag: str
     filename: str
 
-    @property
-    def headers(self) -> dict[str, str]:
-        return {
-            "Content-Length": str(self.layout.size),
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(self.filename)}",
-            "ETag": self.etag,
-            "Cache-Control": "no-cache",  # keep it, but ask by its tag
-        }
+    async def content(self, blobs: Blobs) -> Content:
+        """The ZIP.
+
+        Raises:
+            Problem: The store lacks a blob of it.
+        """
+        refs = [entry.content for entry in self.entries if isinstance(entry.content, BlobRef)]
+        await gather(*(require_blob(blobs, ref.sha256) for ref in refs))
+        layout = ZipLayout(self.entries)
+        read = partial(layout.read, partial(read_blob, blobs))
+        return Content(layout.size, self.etag, self.filename, MEDIA_TYPE, read)
+
+    def entry(self, path: str) -> ZipEntry:
+        """The entry of this name.
+
+        Raises:
+            Problem: There is none; nothing is looked for under a name that is not in the manifest.
+        """
+        for entry in self.entries:
+            if entry.path == path:
+                return entry
+        names = ", ".join(entry.path for entry in self.entries[:20])
+        raise Problem("not_found", f"There is no such file in this version; it has {names}.")
+
+    async def file(self, blobs: Blobs, path: str) -> Content:
+        """One file of it, by its name in the archive."""
+        entry = self.entry(path)
+        filename = PurePosixPath(entry.path).name
+        if isinstance(entry.content, BlobRef):
+            await require_blob(blobs, entry.content.sha256)
+            return blob_content(blobs, entry.content.sha256, entry.size, filename)
+        return _of_text(entry.content, filename)
 
 
 def archive_of(version: Version) -> Archive:
@@ -50,7 +83,15 @@ def archive_of(version: Version) -> Archive:
     )
     etag = f'"{hashlib.sha256(manifest.encode()).hexdigest()}"'
     filename = f"{version.row.model}-v{version.row.number}.zip"
-    return Archive(ZipLayout(entries), etag, filename)
+    return Archive(entries, etag, filename)
+
+
+def _of_text(content: bytes, filename: str) -> Content:
+    async def read(offset: int, length: int) -> AsyncIterator[bytes]:
+        yield content[offset : offset + length]
+
+    etag = f'"{hashlib.sha256(content).hexdigest()}"'
+    return Content(len(content), etag, filename, OCTETS, read)
 
 
 def _blob_entry(file: dict[str, Any]) -> ZipEntry:

@@ -3,9 +3,9 @@
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, MediaType, Request, Response, get, head, post
+from litestar import Controller, HttpMethod, Request, Response, get, post, route
 from litestar.di import NamedDependency
-from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar.params import FromPath, JSONBody
 from litestar.response import Stream
 
 from domain.models.commands import ActivateModel
@@ -16,6 +16,7 @@ from gateway.downloads import MEDIA_TYPE, Archive, archive_of
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
 from gateway.ports import Blobs
 from gateway.predicting import Predictions, Predictor
+from gateway.ranged import OCTETS, ranged
 from gateway.registry import (
     Model,
     Version,
@@ -27,7 +28,6 @@ from gateway.registry import (
 )
 from projections.queries import Queries
 
-IfNoneMatch = Annotated[str | None, HeaderParameter(name="If-None-Match")]
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
 
 
@@ -96,41 +96,46 @@ class ModelsController(Controller):
         model = await require_model(queries, workspace, name)
         return version_answer(await require_version(queries, workspace, model, number))
 
-    @get("/{name:str}/versions/{number:int}/download", media_type=MEDIA_TYPE)
+    @route(
+        "/{name:str}/versions/{number:int}/download",
+        http_method=[HttpMethod.GET, HttpMethod.HEAD],
+        media_type=MEDIA_TYPE,
+    )
     async def download(
         self,
+        request: Request[Principal, Any, Any],
         name: FromPath[str],
         number: FromPath[int],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
         blobs: NamedDependency[Blobs],
-        if_none_match: IfNoneMatch = None,
     ) -> Response[None] | Stream:
         """The version as a ZIP: `lora_adapters/`, a model card as `README.md`, `metrics.json`.
 
         Where the base model was made here, and so can be had from nowhere else, also `base_model/`.
+        A download that broke off goes on with `Range` and `If-Range`.
         """
-        archive = await _archive(queries, workspace, name, number)
-        if if_none_match and archive.etag in if_none_match:
-            return Response(
-                None, status_code=304, media_type=MediaType.JSON, headers={"ETag": archive.etag}
-            )
-        return Stream(
-            archive.layout.read(blobs.read), media_type=MEDIA_TYPE, headers=archive.headers
-        )
+        archive = await require_archive(queries, workspace, name, number)
+        return ranged(request, await archive.content(blobs))
 
-    @head("/{name:str}/versions/{number:int}/download")
-    async def download_headers(
+    @route(
+        "/{name:str}/versions/{number:int}/files/{path:path}",
+        http_method=[HttpMethod.GET, HttpMethod.HEAD],
+        media_type=OCTETS,
+    )
+    async def file(
         self,
+        request: Request[Principal, Any, Any],
         name: FromPath[str],
         number: FromPath[int],
+        path: FromPath[str],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
-    ) -> Response[None]:
-        """How large the ZIP is, without it."""
-        archive = await _archive(queries, workspace, name, number)
-        headers = {**archive.headers, "Content-Type": MEDIA_TYPE}
-        return Response(None, headers=headers)
+        blobs: NamedDependency[Blobs],
+    ) -> Response[None] | Stream:
+        """One file of the version, by its name in the ZIP."""
+        archive = await require_archive(queries, workspace, name, number)
+        return ranged(request, await archive.file(blobs, path.removeprefix("/")))
 
     @post("/{name:str}/activate", status_code=200)
     async def activate(
@@ -164,7 +169,7 @@ class ModelsController(Controller):
         return await predictor.predict(request.scope, name, data.version, data.texts)
 
 
-async def _archive(queries: Queries, workspace: str, name: str, number: int) -> Archive:
+async def require_archive(queries: Queries, workspace: str, name: str, number: int) -> Archive:
     model = await require_model(queries, workspace, name)
     version = await require_version(queries, workspace, model, number)
     require_ready(version.row)

@@ -12,7 +12,7 @@ from domain.messages import Command, Envelope, Outcome
 from domain.telemetry import LogEmitted
 from domain.work import PredictReply, PredictRequest
 
-Log = Literal["EVENTS", "TELEMETRY"]
+Log = Literal["EVENTS", "TELEMETRY", "DEAD"]
 
 
 @runtime_checkable
@@ -97,6 +97,10 @@ class Blobs(Protocol):
     def read(
         self, sha256: str, offset: int = 0, length: int | None = None
     ) -> AsyncIterator[bytes]: ...
+
+    async def size(self, sha256: str) -> int | None:
+        """Bytes that the blob has, or None where there is no such blob."""
+        ...
 
 
 @runtime_checkable

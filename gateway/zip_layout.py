@@ -20,7 +20,8 @@ _MAX16: Final = 0xFFFF
 _PLAIN: Final = 20  # version needed to extract
 _ZIP64: Final = 45
 
-ReadBlob = Callable[[str], AsyncIterator[bytes]]
+# hash and size of a blob, then offset and length of what is asked of it
+ReadBlob = Callable[[str, int, int, int], AsyncIterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +47,31 @@ class ZipLayout:
             self._add(entry.content)
         self._add(directory + _ending(len(entries), len(directory), self.size))
 
-    async def read(self, read_blob: ReadBlob) -> AsyncIterator[bytes]:
-        """The archive from its first byte to its last."""
+    async def read(
+        self, read_blob: ReadBlob, offset: int = 0, length: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """The archive, or ``length`` bytes of it from ``offset`` on; nothing else is read."""
+        end = self.size if length is None else offset + length
+        start = 0
         for part in self._parts:
+            size = _size(part)
+            begin, stop = max(offset - start, 0), min(end - start, size)
+            start += size
+            if begin >= stop:
+                continue
             if isinstance(part, bytes):
-                yield part
+                yield part[begin:stop]
             else:
-                async for chunk in read_blob(part.sha256):
+                async for chunk in read_blob(part.sha256, size, begin, stop - begin):
                     yield chunk
 
     def _add(self, part: bytes | BlobRef) -> None:
         self._parts.append(part)
-        self.size += len(part) if isinstance(part, bytes) else part.size
+        self.size += _size(part)
+
+
+def _size(part: bytes | BlobRef) -> int:
+    return len(part) if isinstance(part, bytes) else part.size
 
 
 def _local_header(entry: ZipEntry) -> bytes:

@@ -18,7 +18,9 @@ SAMPLES = {
     "name": "nothing",
     "model_id": "nothing:1",
     "number": "1",
+    "path": "README.md",
     "key_id": "00000000",
+    "sequence": "7",
 }
 
 

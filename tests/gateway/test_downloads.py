@@ -25,7 +25,7 @@ def entry(path: str, content: bytes) -> ZipEntry:
     return ZipEntry(path, content, len(content), zlib.crc32(content))
 
 
-async def no_blobs(_: str) -> AsyncIterator[bytes]:
+async def no_blobs(*_: object) -> AsyncIterator[bytes]:
     raise AssertionError("no entry is a blob")
     yield b""
 

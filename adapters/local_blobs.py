@@ -1,57 +1,39 @@
-"""Blobs in a local folder: every file is named by the SHA-256 of what it holds, and appears whole or not at all.
-
-All errors are `OSError`s, so that callers who may not import this module can still tell them apart.
-"""
+"""Blobs in a local folder: every file is named by the SHA-256 of what it holds, and appears whole or not at all."""
 
 import asyncio
-import errno
 import hashlib
 import os
-import time
-import zlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Final, Self
 from uuid import uuid4
 
+from adapters.blob_files import (
+    BlobDamaged,
+    BlobMissing,
+    HashedFile,
+    StoredBlob,
+    checked_hash,
+    chunks_of,
+    fetch,
+    open_to_read,
+    private_folder,
+    remove_leftovers,
+    space,
+)
 from domain.blobs import BlobRef
-
-CHUNK: Final = 1024 * 1024  # bytes a read; larger ones gain nothing and hold memory for each reader
-LEFTOVER_AGE_S: Final = 24 * 3600  # no upload takes a day, so its writer must be gone
-
-
-class BlobMissing(FileNotFoundError):
-    """The store holds no blob of that hash."""
-
-    def __init__(self, sha256: str) -> None:
-        super().__init__(errno.ENOENT, "there is no blob of this hash", sha256)
-
-
-class BlobDamaged(OSError):
-    """The stored bytes are not the ones that the hash names: the disk or somebody changed them."""
-
-    def __init__(self, sha256: str) -> None:
-        super().__init__(errno.EIO, "the stored bytes do not have this hash", sha256)
-
-
-class NoSpace(OSError):
-    """The disk or the quota is full; nothing of the write is left behind."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(errno.ENOSPC, "no space is left for blobs", str(folder))
 
 
 class LocalBlobs:
     """A store below ``folder``, which may be shared by several processes of one machine."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._aside = folder / "tmp"
-        for created in (folder, self._aside, folder / "sha256"):
-            created.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _remove_leftovers(self._aside)
+        self._folder = private_folder(folder)
+        self._aside = private_folder(folder / "tmp")
+        private_folder(folder / "sha256")
+        remove_leftovers(self._aside)
 
     def writer(self) -> "BlobWriter":
         """Take bytes whose hash is not known yet; to be used with ``async with``."""
@@ -59,7 +41,7 @@ class LocalBlobs:
 
     async def put_file(self, path: Path) -> BlobRef:
         async with self.writer() as writer:
-            async for chunk in _chunks(_open_to_read(path)):
+            async for chunk in chunks_of(open_to_read(path)):
                 await writer.write(chunk)
             return await writer.commit()
 
@@ -75,12 +57,12 @@ class LocalBlobs:
         """
         path = blob_path(self._folder, sha256)
         try:
-            file = _open_to_read(path)
+            file = open_to_read(path)
         except FileNotFoundError:
             raise BlobMissing(sha256) from None
         digest = hashlib.sha256()
         whole = offset == 0 and length is None
-        async for chunk in _chunks(file, offset, length):
+        async for chunk in chunks_of(file, offset, length):
             if whole:
                 await asyncio.to_thread(digest.update, chunk)
             yield chunk
@@ -98,88 +80,46 @@ class LocalBlobs:
         Raises:
             BlobMissing, BlobDamaged, NoSpace: As they say; ``to`` is as it was.
         """
-        async with BlobWriter(to.with_name(f".{to.name}.{uuid4().hex}"), to.parent) as copy:
-            async for chunk in self.read(ref.sha256):
-                await copy.write(chunk)
-            await copy.move(to)
+        await fetch(self.read(ref.sha256), to, to.with_name(f".{to.name}.{uuid4().hex}"))
+
+    async def stored(self) -> AsyncIterator[StoredBlob]:
+        """Everything that is there, in no order that means anything."""
+        for shelf in await asyncio.to_thread(_entries, self._folder / "sha256"):
+            for blob in await asyncio.to_thread(_blobs_on, shelf):
+                yield blob
+
+    async def delete(self, sha256: str) -> None:
+        """Remove a blob; one that is not there is no error."""
+        path = blob_path(self._folder, sha256)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+
+    async def link(self, sha256: str, *, expires_s: int, filename: str) -> str | None:  # noqa: ARG002
+        """None: a folder has no links of its own."""
+        checked_hash(sha256)
+        return None
 
 
-class BlobWriter:
-    """Computes size, SHA-256 and CRC-32 while bytes stream in; without a commit nothing is left."""
+class BlobWriter(HashedFile):
+    """Without a commit nothing is left."""
 
     def __init__(self, aside: Path, folder: Path) -> None:
-        self._aside = aside
+        super().__init__(aside)
         self._folder = folder
-        self._file: BinaryIO | None = None
-        self._sha256 = hashlib.sha256()
-        self._crc32 = 0
-        self._size = 0
-
-    async def __aenter__(self) -> Self:
-        # Not in a thread: a cancelled task would not learn of the file that the thread still makes.
-        with _space(self._folder):
-            self._file = _create(self._aside)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._discard()
-
-    @property
-    def size(self) -> int:
-        """Bytes taken so far."""
-        return self._size
-
-    async def write(self, chunk: bytes) -> None:
-        await asyncio.to_thread(self._write, chunk)
 
     async def commit(self) -> BlobRef:
-        """Make the blob visible under its hash; where it exists already, that is all."""
+        """Make the blob visible under its hash; where it exists already, it counts as new again."""
         return await asyncio.to_thread(self._commit)
 
-    async def move(self, to: Path) -> None:
-        await asyncio.to_thread(self._move, to)
-
-    def _open(self) -> BinaryIO:
-        if self._file is None:
-            raise ValueError("the writer is not open: use it with `async with`")
-        return self._file
-
-    def _write(self, chunk: bytes) -> None:
-        with _space(self._folder):
-            self._open().write(chunk)
-        self._sha256.update(chunk)
-        self._crc32 = zlib.crc32(chunk, self._crc32)
-        self._size += len(chunk)
-
     def _commit(self) -> BlobRef:
-        file = self._open()
-        ref = BlobRef(sha256=self._sha256.hexdigest(), size=self._size, crc32=self._crc32)
+        file, ref = self._flush(), self.ref
         path = blob_path(self._folder, ref.sha256)
-        if _size(path) != ref.size:
-            with _space(self._folder):
-                file.flush()
+        if not _refreshed(path, ref.size):
+            with space(self._folder):
                 os.fsync(file.fileno())
                 _make_parents(path)
                 self._aside.replace(path)
         _sync_folder(path.parent)  # also where another writer has just put it there
         return ref
-
-    def _move(self, to: Path) -> None:
-        with _space(self._folder):
-            self._open().flush()
-            self._aside.replace(to)
-
-    def _discard(self) -> None:
-        self._aside.unlink(missing_ok=True)
-        if self._file is not None:
-            with suppress(OSError):  # a full disk again, at the flush of what is thrown away
-                self._file.close()  # waits for a thread that is still writing
-            self._file = None
 
 
 def blob_path(folder: Path, sha256: str) -> Path:
@@ -188,34 +128,8 @@ def blob_path(folder: Path, sha256: str) -> Path:
     Raises:
         ValueError: The name is not 64 lower-case hexadecimal digits.
     """
-    if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
-        raise ValueError(f"{sha256[:80]!r} is not a SHA-256 in lower-case hexadecimal")
+    checked_hash(sha256)
     return folder / "sha256" / sha256[:2] / sha256[2:4] / sha256
-
-
-async def _chunks(
-    file: BinaryIO, offset: int = 0, length: int | None = None
-) -> AsyncIterator[bytes]:
-    left = length
-    with file:
-        file.seek(offset)
-        while left is None or left > 0:
-            chunk = await asyncio.to_thread(file.read, CHUNK if left is None else min(CHUNK, left))
-            if not chunk:
-                return
-            if left is not None:
-                left -= len(chunk)
-            yield chunk
-
-
-def _create(path: Path) -> BinaryIO:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
-
-
-def _open_to_read(path: Path) -> BinaryIO:
-    # No symbolic link: a child process that was fed bad data must not choose what is stored.
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
 
 
 def _size(path: Path) -> int | None:
@@ -223,6 +137,37 @@ def _size(path: Path) -> int | None:
         return path.lstat().st_size
     except FileNotFoundError:
         return None
+
+
+def _refreshed(path: Path, size: int) -> bool:
+    """Whether it is there; if so it is young again, and is not collected before it is referred to."""
+    if _size(path) != size:
+        return False
+    try:
+        os.utime(path, follow_symlinks=False)
+    except FileNotFoundError:  # collected this very moment
+        return False
+    return True
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _blobs_on(shelf: Path) -> list[StoredBlob]:
+    """The blobs of ``sha256/ab``; whatever else somebody has put there is passed over."""
+    found = []
+    for path in (path for folder in _entries(shelf) for path in _entries(folder)):
+        with suppress(ValueError, FileNotFoundError):
+            checked_hash(path.name)
+            info = path.lstat()
+            if stat.S_ISREG(info.st_mode):
+                modified_at = datetime.fromtimestamp(info.st_mtime, UTC)
+                found.append(StoredBlob(path.name, info.st_size, modified_at))
+    return found
 
 
 def _make_parents(path: Path) -> None:
@@ -239,23 +184,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    now = time.time()
-    for path in folder.iterdir():
-        try:
-            if now - path.lstat().st_mtime > LEFTOVER_AGE_S:
-                path.unlink()
-        except FileNotFoundError:
-            continue  # another process was quicker
-
-
-@contextmanager
-def _space(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise NoSpace(folder) from error
-        raise

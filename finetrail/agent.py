@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from adapters.local_blobs import LocalBlobs
 from adapters.nats_agent_link import NatsAgentLink
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect
+from finetrail.blobs import BlobStore, open_blobs
 from finetrail.settings import PREFIX, Settings
 from finetrail.stack.orphans import MARKER
 from gpu_agent.agent import Agent, Identity
@@ -43,8 +43,9 @@ async def run_agent(
         return
     link = NatsAgentLink(nc, agent_id=settings.agent_id, workspace=settings.workspace)
     try:
-        agent = await _build(settings, nc, link, training, serving)
-        await agent.run(stop)
+        async with open_blobs(settings) as blobs:
+            agent = await _build(settings, nc, link, blobs, training, serving)
+            await agent.run(stop)
     finally:
         await link.close()
         if nc.is_connected:
@@ -57,10 +58,10 @@ async def _build(
     settings: Settings,
     nc: Client,
     link: NatsAgentLink,
+    blobs: BlobStore,
     training: tuple[str, ...],
     serving: tuple[str, ...],
 ) -> Agent:
-    blobs = LocalBlobs(settings.blobs_folder)
     device = settings.agent.device
     models_folder = settings.folder / "models"
     # A child needs none of our settings, and must not be able to read our passwords.

@@ -4,11 +4,11 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
-from adapters.local_blobs import LocalBlobs
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect
 from adapters.nats_feed import NatsFeed
 from adapters.nats_inference import NatsInference
+from finetrail.blobs import open_blobs
 from finetrail.settings import GatewaySettings, Settings
 from gateway.app import Config, Gateway
 from gateway.front import LOOPBACK
@@ -46,7 +46,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             bus=NatsCommandBus(nc),
             queries=queries,
             feed=NatsFeed(nc),
-            blobs=LocalBlobs(settings.blobs_folder),
+            blobs=await stack.enter_async_context(open_blobs(settings)),
             inference=inference,
         )
         await inference.tell_in_service(settings.workspace, gateway.catalog.in_service)

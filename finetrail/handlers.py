@@ -18,11 +18,11 @@ from nats.errors import Error as NatsError
 from adapters.clock import utc_now
 from adapters.jetstream_event_store import JetStreamEventStore
 from adapters.jetstream_publisher import JetStreamPublisher
-from adapters.local_blobs import LocalBlobs
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import PENDING_BYTES, RECONNECT_WAIT_S, close, connect
 from adapters.nats_letter_box import NatsLetterBox
 from domain.work import Presence
+from finetrail.blobs import open_blobs
 from finetrail.settings import NatsLogin, Settings
 from handlers.commands import CommandDesk, command_subscribers, durable_pull
 from handlers.consume import consume
@@ -64,7 +64,11 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     """One life of the connections: it ends with ``stop``, or when NATS closes one for good."""
     login = settings.nats_login("handlers")
     over = asyncio.Event()
-    async with _connection(login) as nc, _broker(login, over) as broker:
+    async with (
+        _connection(login) as nc,
+        _broker(login, over) as broker,
+        open_blobs(settings) as blobs,
+    ):
         store = JetStreamEventStore(nc)
         histories = Histories(store)
         bus = NatsCommandBus(nc)
@@ -74,7 +78,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         scheduler = Scheduler(
             settings.workspace, store, histories, bus, utc_now, uptime=time.monotonic
         )
-        world = World(store, LocalBlobs(settings.blobs_folder))
+        world = World(store, blobs)
         retries = Retries(NatsLetterBox(nc), publish)
         reactor = Reactor(world, bus, publish, retries, scheduler.wake)
 

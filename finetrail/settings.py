@@ -22,7 +22,7 @@ from typing_extensions import override
 from domain.subjects import token
 
 PREFIX: Final = "FINETRAIL_"
-NatsRole = Literal["admin", "gateway", "handlers", "projections", "agent"]
+NatsRole = Literal["admin", "gateway", "handlers", "projections", "agent", "subscriber"]
 Token = Annotated[str, AfterValidator(token)]
 
 
@@ -73,6 +73,7 @@ class NatsSettings(_Section):
     handlers: NatsUser = NatsUser()
     projections: NatsUser = NatsUser()
     agent: NatsUser = NatsUser()
+    subscriber: NatsUser = NatsUser()  # other systems, which read the feed
 
     def of_role(self, role: NatsRole) -> NatsUser:
         user: NatsUser = getattr(self, role)
@@ -83,15 +84,37 @@ class PostgresSettings(_Section):
     dsn: SecretStr | None = None
 
 
+class S3Settings(_Section):
+    """A bucket of any S3 server."""
+
+    endpoint: str = Field(pattern=r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?$")  # host or host:port, no scheme
+    bucket: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    access_key: str = Field(min_length=1)
+    secret_key: SecretStr = Field(min_length=1)
+    region: str = "us-east-1"
+    secure: bool = True  # TLS
+    # https://host[:port] by which browsers reach it; links are made for it
+    public_endpoint: str | None = Field(default=None, pattern=r"^https?://[A-Za-z0-9.:-]+$")
+
+
 class BlobSettings(_Section):
     folder: Path | None = None
+    s3: S3Settings | None = None
+
+    @model_validator(mode="after")
+    def _one_store(self) -> Self:
+        if self.folder is not None and self.s3 is not None:
+            raise ValueError("blobs lie in blobs.folder or in blobs.s3, not in both")
+        return self
 
 
 class MetricsSettings(_Section):
     """Prometheus; without a port a process serves none, and a gateway has `/metrics` anyway."""
 
     host: str = "127.0.0.1"
-    port: int | None = Field(default=None, ge=1, le=65535)  # of core, gateway, handlers, projections
+    port: int | None = Field(
+        default=None, ge=1, le=65535
+    )  # of core, gateway, handlers, projections
     agent_port: int | None = Field(default=None, ge=1, le=65535)  # it may share its machine
 
 
@@ -201,6 +224,8 @@ class Settings(BaseSettings):
             raise SettingMissing("nats.url")
         chosen = self.nats.of_role(role)
         inbox = f"_INBOX_agent.{self.agent_id}" if role == "agent" else f"_INBOX_{role}"
+        if role == "subscriber":  # may be any client, which has this one unless told otherwise
+            inbox = "_INBOX"
         return NatsLogin(
             url=self.nats.url,
             user=chosen.user or role,

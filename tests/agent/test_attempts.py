@@ -8,7 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from adapters.local_blobs import LocalBlobs, NoSpace
+from adapters.blob_files import NoSpace
+from adapters.local_blobs import LocalBlobs
 from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
 from domain.errors import PayloadTooLarge

@@ -13,7 +13,8 @@ from typing import Protocol, Self
 
 import pytest
 
-from adapters.local_blobs import BlobDamaged, BlobMissing, LocalBlobs, NoSpace, blob_path
+from adapters.blob_files import BlobDamaged, BlobMissing, NoSpace
+from adapters.local_blobs import LocalBlobs, blob_path
 from domain.blobs import BlobRef
 
 pytestmark = pytest.mark.asyncio(loop_scope="function")

@@ -2,20 +2,27 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from finetrail.settings import (
     AgentSettings,
+    BlobSettings,
     GatewaySettings,
     NatsSettings,
     NatsUser,
     PostgresSettings,
+    S3Settings,
     SettingMissing,
     Settings,
     as_environment,
     available_cores,
+)
+
+S3 = S3Settings(
+    endpoint="s3.example.org:9000", bucket="blobs", access_key="a", secret_key=SecretStr("s")
 )
 
 
@@ -83,6 +90,20 @@ def test_a_workspace_that_is_no_subject_token_is_refused() -> None:
         Settings(workspace="team.a")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("endpoint", "https://s3.example.org"), ("bucket", "Blobs"), ("public_endpoint", "s3:9000")],
+)
+def test_an_s3_server_that_is_named_in_the_wrong_way_is_refused(field: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        S3Settings.model_validate({**S3.model_dump(), field: value})
+
+
+def test_blobs_lie_in_one_place_only() -> None:
+    with pytest.raises(ValidationError, match="not in both"):
+        BlobSettings(folder=Path("/srv/blobs"), s3=S3)
+
+
 def test_secrets_do_not_show_when_settings_are_printed() -> None:
     settings = Settings(postgres=PostgresSettings(dsn=SecretStr("postgresql://u:hunter2@h/d")))
 
@@ -97,6 +118,7 @@ def test_a_child_reads_the_same_settings_from_its_environment(
         workspace="team-a",
         gateway=GatewaySettings(port=9000),
         nats=NatsSettings(url="nats://n:1", agent=NatsUser(password=SecretStr("p"))),
+        blobs=BlobSettings(s3=S3),
         agent=AgentSettings(threads=3, device="cpu"),
     )
 
@@ -140,7 +162,14 @@ def test_the_example_file_shows_every_setting_with_its_default(
 
 def _variables(prefix: str, section: type[BaseModel]) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _variables(f"{prefix}{name.upper()}__", field.annotation)
+        inner: list[Any] = [
+            kind for kind in (field.annotation, *get_args(field.annotation)) if _section(kind)
+        ]
+        if inner:
+            yield from _variables(f"{prefix}{name.upper()}__", inner[0])
         else:
             yield prefix + name.upper()
+
+
+def _section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

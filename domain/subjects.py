@@ -20,6 +20,7 @@ Aggregate = Literal[
     "agent",
     "queue",
     "dead_letter",
+    "link",
 ]
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 
@@ -27,12 +28,16 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 NAME: Final = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
+_WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_OTHER: Final = re.compile(r"[^A-Za-z0-9_-]")
+
 # The namespace of ids that are derived from names (uuid5); changing it would orphan every name.
 NAMES: Final = UUID("6f1d9f0e-7d0a-5c43-9b53-2f6b0f1e7a11")
 
 GATEWAY_SOURCE: Final = "gateway"
 OPERATOR_SOURCE: Final = "operator"  # whoever owns the data directory
 REACTION_SOURCE: Final = "reaction"
+SERVING_QUEUE: Final = "infer"  # the queue group of agents, each of which can answer any request
 
 
 def token(value: str) -> str:
@@ -53,6 +58,17 @@ def derived_id(*parts: str) -> UUID:
 
 def event_subject(workspace: str, aggregate: Aggregate, aggregate_id: UUID) -> str:
     return f"events.{token(workspace)}.{aggregate}.{aggregate_id}"
+
+
+def feed_subject(workspace: str, aggregate: str, event_type: str, aggregate_id: str) -> str:
+    """Where subscribers find an event; what has no type of its own is ``unknown``."""
+    return f"feed.{workspace}.{aggregate}.{event_token(event_type)}.{aggregate_id}"
+
+
+def event_token(event_type: str) -> str:
+    """`JobSucceeded` as a subject has it: `job_succeeded`."""
+    words = _OTHER.sub("_", _WORD.sub("_", event_type)).lower()
+    return words[:64] or "unknown"
 
 
 def command_subject(source: str, workspace: str, aggregate: Aggregate, aggregate_id: UUID) -> str:

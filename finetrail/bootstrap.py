@@ -6,7 +6,7 @@ only what differs, and refuses to change what would lose messages.
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ FIXED: Final = ("retention", "storage", "persist_mode", "allow_msg_schedules")
 DUPLICATES = timedelta(minutes=10)  # a retry after a lost acknowledgement; execute() does the rest
 TELEMETRY_AGE = timedelta(days=14)
 TELEMETRY_BYTES = 4 * 1024**3
+FEED_AGE = timedelta(days=30)
 SCHEDULE_AGE = timedelta(days=30)
 DEAD_AGE = timedelta(days=90)
 
@@ -91,11 +92,22 @@ def stream_configs(*, replicas: int = 1, events_max_bytes: int = -1) -> tuple[di
             **by_age,
             **persisted,
             "name": "TELEMETRY",
-            "subjects": ["telemetry.*.*.*.*"],
+            # The longer one ends in the agent that speaks, which its permission pins.
+            "subjects": ["telemetry.*.*.*.*", "telemetry.*.*.*.*.*"],
             "max_age": _ns(TELEMETRY_AGE),
             "max_bytes": TELEMETRY_BYTES,
             "allow_direct": True,
             "republish": {"src": "telemetry.>", "dest": "live.telemetry.>"},
+        },
+        {
+            **by_age,
+            "name": "FEED",
+            "subjects": ["feed.*.*.*.*"],
+            "max_age": _ns(FEED_AGE),
+            "duplicate_window": _ns(DUPLICATES),
+            "compression": "s2",
+            "allow_direct": True,
+            "allow_atomic": True,
         },
         {
             **by_age,
@@ -187,6 +199,20 @@ async def bootstrap_streams(
         await _ensure_stream(nc, stream)
     for name, consumer in consumer_configs(agents):
         await _ensure_consumer(nc, name, consumer)
+
+
+async def ensure_agent(nc: Client, agent_id: str) -> None:
+    """Make the work consumer of an agent, which it may not make itself."""
+    await _ensure_consumer(nc, "WORK", _agent_consumer(agent_id))
+
+
+async def remove_agent(nc: Client, agent_id: str) -> None:
+    """Take away a revoked agent's consumer and what was put there for it."""
+    absent: dict[str, Any] = {}
+    with suppress(JetStreamRefused):  # it was removed before
+        await _ask(nc, f"CONSUMER.DELETE.WORK.agent-{token(agent_id)}", absent)
+    with suppress(JetStreamRefused):
+        await _ask(nc, "STREAM.PURGE.WORK", {"filter": work_subject(agent_id)})
 
 
 async def differences(

@@ -3,6 +3,8 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
+from domain.feed import FedEvent, FeedTail
+
 
 class Message(Protocol):
     """A message as it stands in a stream."""
@@ -37,5 +39,26 @@ class EventSource(Protocol):
 
         While nothing comes, an empty batch says about every second that the log is being watched.
         It never ends and outlives the server's absence; whoever stops early closes it.
+        """
+        ...
+
+
+class FeedLog(Protocol):
+    """The stream that other systems read; written by one at a time."""
+
+    async def tail(self) -> FeedTail:
+        """Where it ends.
+
+        Raises:
+            StoreUnavailable: It does not answer.
+        """
+        ...
+
+    async def store(self, events: Sequence[FedEvent], last: int) -> int:
+        """Write events behind the message ``last``, in order; give the sequence of the last one.
+
+        Raises:
+            VersionConflict: The feed does not end there.
+            StoreUnavailable: It does not answer; some of them may be stored.
         """
         ...

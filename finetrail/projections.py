@@ -1,13 +1,17 @@
-"""The process that turns events into rows: two runners that share nothing but the connection to NATS."""
+"""The process that turns events into rows and feeds them to others: runners that share one connection."""
 
 import asyncio
 import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
+from nats.aio.client import Client
+
+from adapters.jetstream_feed_log import JetStreamFeedLog
 from adapters.nats_connection import close, connect
 from adapters.nats_event_source import NatsEventSource
 from finetrail.settings import Settings
+from projections.feed import Feeder
 from projections.postgres import AWAY
 from projections.projection import registry, step_metrics
 from projections.run import Runner
@@ -55,14 +59,19 @@ async def _project(settings: Settings) -> None:
         inbox_prefix=login.inbox_prefix,
     )
     try:
-        await _create_tables_when_there(dsn)
-        runners: Sequence[Runner[Any]] = (
-            Runner(registry, NatsEventSource(nc, "EVENTS", "events.>"), dsn),
-            Runner(step_metrics, NatsEventSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
-        )
-        await asyncio.gather(*map(_run, runners))
+        feeder = Feeder(NatsEventSource(nc, "EVENTS", "events.>"), JetStreamFeedLog(nc))
+        await asyncio.gather(_run(feeder), _project_views(nc, dsn))
     finally:
         await close(nc)
+
+
+async def _project_views(nc: Client, dsn: str) -> None:
+    await _create_tables_when_there(dsn)
+    runners: Sequence[Runner[Any]] = (
+        Runner(registry, NatsEventSource(nc, "EVENTS", "events.>"), dsn),
+        Runner(step_metrics, NatsEventSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
+    )
+    await asyncio.gather(*map(_run, runners))
 
 
 async def _create_tables_when_there(dsn: str) -> None:
@@ -74,7 +83,7 @@ async def _create_tables_when_there(dsn: str) -> None:
             await asyncio.sleep(RETRY_S)
 
 
-async def _run(runner: Runner[Any]) -> None:
+async def _run(runner: Runner[Any] | Feeder) -> None:
     """A bug in one projection must not stop the other, nor whatever else runs in this process."""
     while True:
         try:

@@ -77,11 +77,22 @@ async def test_commands_and_work_are_work_queues_without_an_age(nc: Client) -> N
 async def test_telemetry_may_forget_and_is_written_asynchronously(nc: Client) -> None:
     config = await stream(nc, "TELEMETRY")
 
-    assert config["subjects"] == ["telemetry.*.*.*.*"]
+    assert config["subjects"] == ["telemetry.*.*.*.*", "telemetry.*.*.*.*.*"]
     assert (config["max_age"], config["max_bytes"]) == (14 * DAY, 4 * 1024**3)
     assert (config["persist_mode"], config["discard"]) == ("async", "old")
     assert config["allow_direct"]
     assert config["republish"] == {"src": "telemetry.>", "dest": "live.telemetry.>"}
+
+
+async def test_the_feed_is_kept_for_a_month_and_may_be_written_in_batches(nc: Client) -> None:
+    config = await stream(nc, "FEED")
+
+    assert config["subjects"] == ["feed.*.*.*.*"]
+    assert (config["retention"], config["storage"], config["discard"]) == ("limits", "file", "old")
+    assert (config["max_age"], config["duplicate_window"]) == (30 * DAY, 10 * MINUTE)
+    assert config["allow_direct"]
+    assert config["allow_atomic"]
+    assert config.get("persist_mode", "default") == "default"
 
 
 async def test_schedules_and_dead_letters_have_an_age(nc: Client) -> None:

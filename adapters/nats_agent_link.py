@@ -16,7 +16,7 @@ from nats.js import JetStreamContext
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from domain.inference import Begun, Control, End, GenerateRequest, InService, Piece, Refused
-from domain.subjects import presence_subject, serving_subject
+from domain.subjects import SERVING_QUEUE, presence_subject, serving_subject
 from domain.telemetry import LogEmitted, MetricsLogged
 from domain.work import (
     EvaluateAssignment,
@@ -125,7 +125,9 @@ class NatsAgentLink:
         }
         body = message.model_dump_json().encode()
         try:
-            await self._js.publish(subject, body, timeout=EMIT_TIMEOUT_S, headers=headers)
+            # The last token is this agent's own: it may publish no other.
+            spoken = f"{subject}.{self._agent_id}"
+            await self._js.publish(spoken, body, timeout=EMIT_TIMEOUT_S, headers=headers)
         except (NatsError, TimeoutError) as problem:
             raise ConnectionError(f"telemetry was not taken: {problem}") from problem
 
@@ -159,7 +161,7 @@ class NatsAgentLink:
 
         self._subscriptions = [
             await self._nc.subscribe(f"control.{self._workspace}.*", cb=on_control),
-            await self._nc.subscribe(f"infer.{self._workspace}.*", queue="infer", cb=on_request),
+            await self._nc.subscribe(f"infer.{self._workspace}.*", queue=SERVING_QUEUE, cb=on_request),
         ]
 
     async def close(self) -> None:

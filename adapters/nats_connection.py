@@ -20,6 +20,7 @@ async def connect(
     *,
     user: str | None,
     password: str | None,
+    seed: str | None = None,
     name: str,
     inbox_prefix: str | bytes,
     on_error: Callable[[Exception], Awaitable[None]] | None = None,
@@ -31,6 +32,7 @@ async def connect(
     call itself runs into its timeout.
 
     Args:
+        seed: NKey that a joined agent has instead of user and password.
         inbox_prefix: the only inbox this user may listen on, without the trailing dot.
     """
     where = f"{name} at {url.rpartition('@')[2]}"
@@ -63,8 +65,10 @@ async def connect(
 
     return await nats.connect(
         url,
-        user=user,
-        password=password,
+        # A key of its own says who an agent is; a name beside it would be asked for a password.
+        user=None if seed else user,
+        password=None if seed else password,
+        nkeys_seed_str=seed,
         name=name,
         inbox_prefix=inbox_prefix,
         error_cb=error,

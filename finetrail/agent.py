@@ -109,6 +109,7 @@ async def _connected(settings: Settings, stop: asyncio.Event) -> Client | None:
             login.url,
             user=login.user,
             password=login.password,
+            seed=login.seed,
             name=f"agent {settings.agent_id}",
             inbox_prefix=login.inbox_prefix,
         )

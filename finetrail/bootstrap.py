@@ -230,6 +230,13 @@ async def differences(
     return found
 
 
+async def open_dead_letters(nc: Client) -> int:
+    """How many messages have been put aside and wait for somebody to look at them."""
+    answer = await _ask(nc, "STREAM.INFO.DEAD", {})
+    count: int = answer["state"]["messages"]
+    return count
+
+
 async def _ensure_stream(nc: Client, wanted: dict[str, Any]) -> None:
     name = wanted["name"]
     current = await _current(nc, f"STREAM.INFO.{name}")

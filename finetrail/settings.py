@@ -45,6 +45,7 @@ class NatsLogin:
     user: str
     password: str | None
     inbox_prefix: bytes
+    seed: str | None = None  # instead of user and password: the NKey of an agent that has joined
 
 
 class _Section(BaseModel):
@@ -57,6 +58,9 @@ class GatewaySettings(_Section):
     allowed_hosts: str = ""  # host names it answers to beside the loopback ones, by commas
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
     api_key_pepper: SecretStr | None = None
+    link_minutes: int = Field(default=15, ge=1, le=1440)  # that a download link is good for
+    # Where others reach it, for links; the host that a request names if left out.
+    public_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
 
 
 class NatsUser(_Section):
@@ -66,6 +70,9 @@ class NatsUser(_Section):
 
 class NatsSettings(_Section):
     url: str | None = None
+    listen: str = "127.0.0.1"  # of the embedded server; agents on other machines must reach it
+    port: int = Field(default=0, ge=0, le=65535)  # likewise; 0: a free one
+    public_url: str | None = None  # what agents that join are told; else drawn from the two
     replicas: int = Field(default=1, ge=1, le=5)
     events_max_bytes: int = Field(default=-1, ge=-1)
     admin: NatsUser = NatsUser()
@@ -129,6 +136,8 @@ class AgentSettings(_Section):
     training_slots: int = Field(default=1, ge=1)
     threads: int | None = Field(default=None, ge=1)
     work_dir: Path | None = None
+    seed_file: Path | None = None  # the private key of an agent that has joined
+    gateway_url: str | None = None  # by which such an agent reads and writes blobs
 
 
 class Settings(BaseSettings):
@@ -231,7 +240,12 @@ class Settings(BaseSettings):
             user=chosen.user or role,
             password=chosen.password.get_secret_value() if chosen.password else None,
             inbox_prefix=inbox.encode(),
+            seed=self._agent_seed() if role == "agent" else None,
         )
+
+    def _agent_seed(self) -> str | None:
+        path = self.agent.seed_file
+        return path.expanduser().read_text().strip() if path else None
 
 
 def available_cores() -> int:

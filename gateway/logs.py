@@ -93,7 +93,7 @@ def _item(message: FeedMessage, line: LogLine) -> LogItem:
 
 
 def attempt_of(message: FeedMessage) -> int:
-    return int(message.subject.rpartition(".")[2])
+    return int(message.subject.split(".")[4])  # behind it, the agent that said it
 
 
 def _at_least(line: LogLine, level: Level) -> bool:

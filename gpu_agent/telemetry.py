@@ -6,7 +6,7 @@ from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final, Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from domain.subjects import telemetry_subject
 from domain.telemetry import Level, LogEmitted, LogLine, MetricsLogged, StepMetrics
@@ -34,7 +34,8 @@ class Telemetry:
         self._link = link
         self._log_subject = telemetry_subject(workspace, "log", work_id, attempt)
         self._metrics_subject = telemetry_subject(workspace, "metrics", work_id, attempt)
-        self._id = f"{work_id}.{attempt}"
+        # Nobody can guess it: a message with an id that was there before is passed over.
+        self._id = f"{work_id}.{attempt}.{uuid4().hex}"
         self._sent = 0
         self._lines: deque[LogLine] = deque(maxlen=KEPT_LINES)
         self._steps: deque[StepMetrics] = deque(maxlen=KEPT_STEPS)

@@ -32,12 +32,12 @@ class StepRow:
 
 
 def decode_steps(subject: str, sequence: int, data: bytes) -> list[StepRow]:
-    """Read ``telemetry.<w>.metrics.<job>.<attempt>``.
+    """Read ``telemetry.<w>.metrics.<job>.<attempt>``, behind which may stand who said it.
 
     Raises:
         ValueError: The subject or the payload does not fit.
     """
-    _, workspace, _, job_id, attempt = subject.split(".")
+    _, workspace, _, job_id, attempt, *_ = subject.split(".")
     job, number = UUID(job_id), int(attempt)
     return [
         StepRow(workspace=workspace, job_id=job, sequence=sequence, attempt=number, **dict(step))

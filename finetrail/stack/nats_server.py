@@ -1,16 +1,15 @@
-"""The embedded NATS server: where its program is, what its configuration says, who may do what."""
+"""The NATS server: where its program is, whether it answers, who may do what."""
 
 import asyncio
-import json
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from domain.subjects import SERVING_QUEUE
 from finetrail.settings import NatsRole
 from finetrail.stack.errors import StackError
-from finetrail.stack.state import Secrets, StackPaths, write_private
 
 # An inference answer may be thousands of messages long and take minutes to generate.
 REPLIES_PER_REQUEST = 1_000_000
@@ -35,15 +34,10 @@ def find_server(folder: Path | None = None) -> Path:
     )
 
 
-def write_config(paths: StackPaths, known: Secrets, agent_id: str, port: int) -> None:
-    # The server's configuration language contains JSON.
-    write_private(paths.nats_config, json.dumps(_config(paths, known, agent_id, port), indent=2))
-
-
-async def answers(port: int) -> bool:
-    """Whether a NATS server greets on this loopback port."""
+async def answers(host: str, port: int) -> bool:
+    """Whether a NATS server greets there."""
     try:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
     try:
@@ -67,6 +61,8 @@ def permissions(role: NatsRole, agent_id: str) -> dict[str, Any]:
             return _projections()
         case "agent":
             return _agent(agent_id)
+        case "subscriber":
+            return _subscriber()
 
 
 def _gateway() -> dict[str, Any]:
@@ -80,7 +76,7 @@ def _gateway() -> dict[str, Any]:
             "$JS.API.INFO",
             *_reading("EVENTS", "TELEMETRY", "DEAD"),
         ],
-        subscribe=["_INBOX_gateway.>", "live.>", "presence.>", "serving.>"],
+        subscribe=["_INBOX_gateway.>", "live.>", "presence.>", "serving.>", "tickets.>"],
     )
 
 
@@ -118,8 +114,9 @@ def _projections() -> dict[str, Any]:
         for verb, rest in (("CREATE", ">"), ("INFO", "*"), ("MSG.NEXT", "*"), ("DELETE", "*"))
     ]
     unnamed = ["$JS.API.CONSUMER.CREATE.EVENTS", "$JS.API.CONSUMER.CREATE.TELEMETRY"]
+    feed = ["feed.>", "$JS.API.STREAM.INFO.FEED", "$JS.API.STREAM.MSG.GET.FEED"]
     return _allow(
-        publish=[*_reading("EVENTS", "TELEMETRY"), *consumers, *unnamed, "$JS.ACK.>"],
+        publish=[*_reading("EVENTS", "TELEMETRY"), *consumers, *unnamed, *feed, "$JS.ACK.>"],
         subscribe=["_INBOX_projections.>"],
     )
 
@@ -130,15 +127,39 @@ def _agent(agent_id: str) -> dict[str, Any]:
         publish=[
             f"commands.{agent_id}.>",
             f"presence.{agent_id}",
-            "telemetry.>",
-            "serving.>",
+            f"telemetry.*.*.*.*.{agent_id}",
+            "serving.*",
+            f"tickets.{agent_id}",
             f"$JS.API.CONSUMER.INFO.{consumer}",
             f"$JS.API.CONSUMER.MSG.NEXT.{consumer}",
             f"$JS.ACK.{consumer}.>",
         ],
-        subscribe=[f"_INBOX_agent.{agent_id}.>", "infer.>", "control.>"],
+        # Only as one of the queue: an agent hears the requests that it is to answer, no others.
+        subscribe=[f"_INBOX_agent.{agent_id}.>", f"infer.> {SERVING_QUEUE}", "control.>"],
     )
     return {**allowed, **ANSWERING}
+
+
+def _subscriber() -> dict[str, Any]:
+    """Other systems: consumers of their own on what is open to them, with any client's inbox."""
+    open_to_them = ("FEED", "TELEMETRY")
+    consumers = [
+        f"$JS.API.CONSUMER.{rest}"
+        for stream in open_to_them
+        for rest in (
+            f"CREATE.{stream}",
+            f"CREATE.{stream}.>",
+            f"DURABLE.CREATE.{stream}.*",
+            f"INFO.{stream}.*",
+            f"MSG.NEXT.{stream}.*",
+            f"DELETE.{stream}.*",
+        )
+    ]
+    answers = [f"{kind}.{stream}.>" for stream in open_to_them for kind in ("$JS.ACK", "$JS.FC")]
+    return _allow(
+        publish=["$JS.API.INFO", *_reading(*open_to_them), *consumers, *answers],
+        subscribe=["_INBOX.>"],
+    )
 
 
 def _reading(*streams: str) -> list[str]:
@@ -155,26 +176,3 @@ def _reading(*streams: str) -> list[str]:
 
 def _allow(*, publish: Sequence[str], subscribe: Sequence[str]) -> dict[str, Any]:
     return {"publish": {"allow": list(publish)}, "subscribe": {"allow": list(subscribe)}}
-
-
-def _config(paths: StackPaths, known: Secrets, agent_id: str, port: int) -> dict[str, Any]:
-    roles: tuple[NatsRole, ...] = ("admin", "gateway", "handlers", "projections", "agent")
-    users = [
-        {
-            "user": role,
-            "password": known.nats.of_role(role),
-            "permissions": permissions(role, agent_id),
-        }
-        for role in roles
-    ]
-    return {
-        "server_name": "finetrail",
-        "listen": f"127.0.0.1:{port}",
-        "max_payload": MAX_PAYLOAD,
-        "jetstream": {
-            "store_dir": str(paths.nats),
-            "sync_interval": "always",  # an acknowledged append survives a power cut
-            "max_file_store": MAX_STORE,
-        },
-        "authorization": {"users": users},
-    }

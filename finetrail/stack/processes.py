@@ -92,6 +92,11 @@ class SupervisedProcess:
             self._kill()
             await asyncio.wait({ended})
 
+    def reload(self) -> None:
+        """Have it read its configuration again; one that is just being started does so anyway."""
+        if self._process and self._process.returncode is None:
+            self._process.send_signal(signal.SIGHUP)
+
     def _kill(self) -> None:
         if self._process and self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)

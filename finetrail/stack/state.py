@@ -59,6 +59,11 @@ class StackPaths:
         return self.run / "processes.json"
 
     @property
+    def joined_agents(self) -> Path:
+        """Public keys of the agents on other machines that may come in."""
+        return self.root / "nats-agents.json"
+
+    @property
     def nats_config(self) -> Path:
         return self.run / "nats.conf"
 
@@ -75,6 +80,7 @@ class NatsPasswords(BaseModel):
     handlers: str = Field(default_factory=_password)
     projections: str = Field(default_factory=_password)
     agent: str = Field(default_factory=_password)
+    subscriber: str = Field(default_factory=_password)
 
     def of_role(self, role: NatsRole) -> str:
         return str(getattr(self, role))
@@ -145,7 +151,7 @@ def fill_in(settings: Settings, known: Secrets, endpoints: Endpoints | None) -> 
             role: NatsUser(user=role, password=SecretStr(known.nats.of_role(role)))
             for role in get_args(NatsRole)
         }
-        url = f"nats://127.0.0.1:{port}" if port else None
+        url = f"nats://{reachable(nats.listen)}:{port}" if port else None
         nats = nats.model_copy(update={"url": url, **users})
     if postgres.dsn is None and endpoints and endpoints.postgres_port:
         place = f"127.0.0.1:{endpoints.postgres_port}/{DATABASE}"
@@ -161,6 +167,12 @@ def fill_in(settings: Settings, known: Secrets, endpoints: Endpoints | None) -> 
     return settings.model_copy(
         update={"nats": nats, "postgres": postgres, "gateway": gateway, "agent": agent}
     )
+
+
+def reachable(listen: str) -> str:
+    """Where this machine reaches a server of its own that listens there."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
+    return everywhere.get(listen, listen)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -16,7 +16,9 @@ import httpx
 from finetrail import bootstrap
 from finetrail.settings import Settings, as_environment
 from finetrail.stack import (
+    fleet,
     machine,
+    nats_config,
     nats_server,
     orphans,
     postgres,
@@ -32,6 +34,7 @@ from finetrail.stack.state import (
     fill_in,
     load_endpoints,
     load_secrets,
+    reachable,
     write_private,
 )
 
@@ -149,6 +152,7 @@ class EmbeddedStack:
         if endpoints.postgres_port:
             await self._start_postgres(cleanup, known, bare, endpoints.postgres_port)
         await bootstrap.bootstrap(settings)
+        self._keep_fleet(cleanup, known, endpoints.nats_port)
         if self._prepare_tables:
             await self._prepare_tables(settings)
         for role in self._roles:
@@ -161,7 +165,7 @@ class EmbeddedStack:
         if any(role.serves_http for role in self._roles):
             _check_gateway_port(given.gateway.host, gateway_port)
         endpoints = Endpoints(
-            nats_port=None if given.nats.url else _port_again(former.nats_port if former else None),
+            nats_port=None if given.nats.url else self._nats_port(former),
             postgres_port=(
                 None
                 if given.postgres.dsn
@@ -172,11 +176,24 @@ class EmbeddedStack:
         write_private(self.paths.endpoints, endpoints.model_dump_json())
         return endpoints
 
+    def _nats_port(self, former: Endpoints | None) -> int:
+        given = self._given.nats
+        if not given.port:
+            return _port_again(former.nats_port if former else None)
+        if not machine.is_free(given.listen, given.port):
+            raise StackError(
+                f"The port {given.port} on {given.listen} for NATS is taken by another process.",
+                "End that process, or choose another FINETRAIL_NATS__PORT.",
+            )
+        return given.port
+
     async def _start_nats(
         self, cleanup: AsyncExitStack, known: Secrets, bare: Mapping[str, str], port: int
     ) -> None:
         program = nats_server.find_server()
-        nats_server.write_config(self.paths, known, self.settings.agent_id, port)
+        listen = self.settings.nats.listen
+        nats_config.take_over_store(self.paths.nats)
+        nats_config.write_config(self.paths, known, self.settings.agent_id, listen, port)
         spec = ProcessSpec(
             name="nats",
             command=(str(program), "-c", str(self.paths.nats_config)),
@@ -185,7 +202,25 @@ class EmbeddedStack:
             folder=Path("/"),
             stop_s=SERVER_STOP_S,
         )
-        await self._run(cleanup, spec, lambda: nats_server.answers(port), SERVER_READY_S)
+        host = reachable(listen)
+        await self._run(cleanup, spec, lambda: nats_server.answers(host, port), SERVER_READY_S)
+
+    def _keep_fleet(self, cleanup: AsyncExitStack, known: Secrets, nats_port: int | None) -> None:
+        """Let agents on other machines in as they join, for as long as the stack runs."""
+        settings, paths = self.settings, self.paths
+
+        async def admit(joined: Mapping[str, str]) -> None:
+            if nats_port is None or joined == nats_config.read_joined(paths):
+                return  # a server of the user's own has users of the user's own
+            nats_config.write_joined(paths, joined)
+            listen = settings.nats.listen
+            nats_config.write_config(paths, known, settings.agent_id, listen, nats_port)
+            for process in self._running:
+                if process.spec.name == "nats":
+                    process.reload()
+
+        keeping = asyncio.create_task(fleet.keep(settings, admit), name="fleet")
+        cleanup.push_async_callback(_cancelled, keeping)
 
     async def _start_postgres(
         self, cleanup: AsyncExitStack, known: Secrets, bare: Mapping[str, str], port: int
@@ -340,6 +375,11 @@ async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
         return (await client.get(url)).is_success
     except httpx.TransportError:
         return False
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _at_once() -> bool:

@@ -8,6 +8,7 @@ import nats.errors
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from finetrail.settings import NatsRole
 from finetrail.stack.supervisor import EmbeddedStack
@@ -81,7 +82,10 @@ async def test_an_agent_reports_under_its_own_id_only(running: EmbeddedStack) ->
     me = running.settings.agent_id
     async with connected(running, "agent") as agent:
         assert await agent.may_publish(f"presence.{me}")
-        assert await agent.may_publish(f"telemetry.{W}.metrics.{ID}.1")
+        assert await agent.may_publish(f"telemetry.{W}.metrics.{ID}.1.{me}")
+        assert not await agent.may_publish(f"telemetry.{W}.metrics.{ID}.1")
+        assert not await agent.may_publish(f"telemetry.{W}.metrics.{ID}.1.other")
+        assert not await agent.may_publish("tickets.other")
         assert not await agent.may_publish(f"commands.other.{W}.job.{ID}")
         assert not await agent.may_publish(f"commands.gateway.{W}.job.{ID}")
         assert not await agent.may_publish("presence.other")
@@ -97,6 +101,28 @@ async def test_an_agent_writes_no_events_and_assigns_no_work(running: EmbeddedSt
         assert not await agent.may_subscribe("_INBOX_agent.other.>")
         assert not await agent.may_subscribe("_INBOX_gateway.>")
         assert not await agent.may_subscribe("events.>")
+        assert not await agent.may_subscribe("infer.>")
+
+
+async def test_an_agent_cannot_have_the_server_write_for_it(running: EmbeddedStack) -> None:
+    """The server answers on whatever reply subject it is given, and may itself write anywhere."""
+    me = running.settings.agent_id
+    async with connected(running, "agent") as agent, connected(running, "admin") as admin:
+        before = (await admin.nc.jetstream().stream_info("EVENTS")).state.last_seq
+        heard = await admin.nc.subscribe("presence.other")
+        await admin.settle()
+
+        for aimed in (f"events.{W}.job.{ID}", "presence.other", f"commands.other.{W}.job.{ID}"):
+            await agent.nc.publish(f"$JS.API.CONSUMER.INFO.WORK.agent-{me}", b"", reply=aimed)
+            await agent.nc.publish(f"telemetry.{W}.log.{ID}.1.{me}", b"{}", reply=aimed)
+        await agent.settle()
+        acknowledged = await agent.nc.jetstream().publish(f"telemetry.{W}.log.{ID}.1.{me}", b"{}")
+        await admin.settle()
+
+        assert acknowledged.seq >= 4  # what was answered elsewhere was taken all the same
+        assert (await admin.nc.jetstream().stream_info("EVENTS")).state.last_seq == before
+        assert (await admin.nc.jetstream().stream_info("COMMANDS")).state.messages == 0
+        assert heard.pending_msgs == 0
 
 
 async def test_an_agent_takes_its_work_and_acknowledges_it(running: EmbeddedStack) -> None:
@@ -119,7 +145,7 @@ async def test_an_agent_answers_an_inference_request_in_many_parts(running: Embe
             for part in range(100):
                 await agent.nc.publish(request.reply, str(part).encode())
 
-        await agent.nc.subscribe("infer.>", queue="model", cb=answer)
+        await agent.nc.subscribe("infer.>", queue="infer", cb=answer)
         await agent.settle()
         inbox = gateway.nc.new_inbox()
         replies = await gateway.nc.subscribe(inbox)
@@ -188,7 +214,7 @@ async def test_handlers_take_commands_append_events_and_reply(running: EmbeddedS
         assert left == 0
 
 
-async def test_projections_read_the_log_and_write_nothing(running: EmbeddedStack) -> None:
+async def test_projections_read_the_log_and_write_the_feed_alone(running: EmbeddedStack) -> None:
     async with connected(running, "handlers") as handlers:
         await handlers.nc.jetstream().publish(f"events.{W}.model.{ID}", b"1")
     async with connected(running, "projections") as projections:
@@ -201,3 +227,58 @@ async def test_projections_read_the_log_and_write_nothing(running: EmbeddedStack
         assert not await projections.may_publish(f"events.{W}.job.{ID}")
         assert not await projections.may_publish(f"commands.gateway.{W}.job.{ID}")
         assert not await projections.may_publish("$JS.API.CONSUMER.CREATE.COMMANDS.mine")
+        fed = await projections.nc.jetstream().publish(f"feed.{W}.model.model_created.{ID}", b"1")
+        assert fed.stream == "FEED"
+
+
+async def test_a_subscriber_reads_the_feed_in_every_way(running: EmbeddedStack) -> None:
+    subject = f"feed.{W}.job.job_succeeded.{ID}"
+    async with connected(running, "projections") as projections:
+        fed = await projections.nc.jetstream().publish(subject, b"1")
+    async with connected(running, "subscriber") as subscriber:
+        js = subscriber.nc.jetstream()
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=fed.seq
+        )
+        durable = await js.pull_subscribe(subject, "mine", stream="FEED", config=config)
+        (pulled,) = await durable.fetch(1, timeout=5)
+        await pulled.ack_sync()
+        ordered = await js.subscribe(
+            subject,
+            stream="FEED",
+            ordered_consumer=True,
+            config=ConsumerConfig(filter_subject=subject),
+        )
+        followed = await ordered.next_msg(timeout=5)
+        stored = await js.get_msg("FEED", fed.seq, direct=True)
+        await js.consumer_info("FEED", "mine")
+        await js.delete_consumer("FEED", "mine")
+        await ordered.unsubscribe()
+
+        assert pulled.data == followed.data == stored.data == b"1"
+        assert subscriber.refused == []
+
+
+async def test_a_subscriber_reads_nothing_else_and_writes_nothing(running: EmbeddedStack) -> None:
+    async with connected(running, "subscriber") as subscriber:
+        for subject in (
+            f"feed.{W}.job.job_succeeded.{ID}",
+            f"events.{W}.job.{ID}",
+            f"commands.gateway.{W}.job.{ID}",
+            f"telemetry.{W}.log.{ID}.0",
+            "presence.other",
+            "$JS.API.CONSUMER.CREATE.EVENTS.mine",
+            "$JS.API.CONSUMER.CREATE.COMMANDS.mine",
+            "$JS.API.CONSUMER.MSG.NEXT.WORK.agent-other",
+            "$JS.API.DIRECT.GET.EVENTS",
+            "$JS.API.STREAM.MSG.GET.EVENTS",
+            "$JS.API.STREAM.MSG.DELETE.FEED",
+            "$JS.API.STREAM.PURGE.FEED",
+            "$JS.API.STREAM.DELETE.FEED",
+            "$JS.API.STREAM.UPDATE.FEED",
+            "$JS.API.STREAM.CREATE.MINE",
+            "$JS.ACK.WORK.agent-other.1.1.1.1.0",
+        ):
+            assert not await subscriber.may_publish(subject), subject
+        for subject in ("events.>", "live.>", "commands.>", "feed.>", "_INBOX_gateway.>", "$JS.>"):
+            assert not await subscriber.may_subscribe(subject), subject

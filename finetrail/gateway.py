@@ -8,10 +8,13 @@ from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect
 from adapters.nats_feed import NatsFeed
 from adapters.nats_inference import NatsInference
+from adapters.postgres_request_store import PostgresRequestStore
+from finetrail import metrics
 from finetrail.blobs import open_blobs
 from finetrail.settings import GatewaySettings, Settings
 from gateway.app import Config, Gateway
 from gateway.front import LOOPBACK
+from gateway.metrics import REGISTRY
 from gateway.server import serve
 from projections.queries import open_queries
 
@@ -42,13 +45,18 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 pepper=settings.api_key_pepper,
                 max_upload_bytes=settings.gateway.max_upload_bytes,
                 allowed_hosts=_hosts(settings.gateway),
+                link_minutes=settings.gateway.link_minutes,
+                public_url=settings.gateway.public_url,
             ),
             bus=NatsCommandBus(nc),
             queries=queries,
             feed=NatsFeed(nc),
             blobs=await stack.enter_async_context(open_blobs(settings)),
             inference=inference,
+            requests=PostgresRequestStore(settings.postgres_dsn),
+            metrics=metrics.page,
         )
+        metrics.add(REGISTRY)
         await inference.tell_in_service(settings.workspace, gateway.catalog.in_service)
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(gateway.run(), name="gateway feed")
@@ -63,6 +71,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 on_stopping=gateway.drain,
             )
             following.cancel()
+            await gateway.statistics.close()
 
 
 def _hosts(settings: GatewaySettings) -> tuple[str, ...]:

@@ -22,10 +22,9 @@ CHATTY: Final = ("httpx", "httpcore", "nats", "asyncio")  # a line a request, or
 class JsonLines(logging.Formatter):
     """One JSON object an entry; a member that has no value is left out."""
 
-    converter = time.gmtime
-
     def __init__(self, process: str) -> None:
         super().__init__(datefmt=TIME)
+        self.converter = time.gmtime
         self._process = process
 
     @override

@@ -1,7 +1,7 @@
 """The application: every route, its dependencies, and what holds for all of them."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from gateway.administration import AgentsController, KeyMaker, KeysController, Q
 from gateway.authentication import Middleware, access_control
 from gateway.commanding import Commands, provide_caller
 from gateway.datasets import DatasetsController, Intake
+from gateway.dead_letters import DeadLettersController, Letters
 from gateway.evaluations import EvaluationsController
 from gateway.events import EventsController, JobEventsController
 from gateway.following import Streams
@@ -28,15 +29,19 @@ from gateway.inference import Catalog
 from gateway.job_logs import JobLogsController
 from gateway.jobs import JobsController
 from gateway.keyring import Keyring
+from gateway.metrics import page
 from gateway.models import ModelsController
+from gateway.monitoring import MetricsController, RequestsController
+from gateway.observing import observed
 from gateway.openai_api import errors as openai_errors
 from gateway.openai_api.generating import Generator
 from gateway.openai_api.models import Models
 from gateway.openai_api.routes import Answering, openai_router
 from gateway.openapi import SchemaController, description_of, openapi_config
-from gateway.ports import Blobs, CommandBus, Feed, Inference
+from gateway.ports import Blobs, CommandBus, Feed, Inference, RequestStore
 from gateway.predicting import Predictor
 from gateway.problems import Problem, as_response
+from gateway.request_statistics import RequestStatistics
 from gateway.sse import EventStreams
 from projections.queries import Queries
 
@@ -53,6 +58,8 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     KeysController,
     AgentsController,
     QueueController,
+    RequestsController,
+    DeadLettersController,
 )
 
 
@@ -80,8 +87,11 @@ class Gateway:
         feed: Feed,
         blobs: Blobs,
         inference: Inference,
+        requests: RequestStore,
+        metrics: Callable[[], bytes] = page,
     ) -> None:
         workspace = config.workspace
+        self.statistics = RequestStatistics(requests)
         self.hub = Hub(feed)
         self.keyring = Keyring(self.hub, feed, workspace)
         self.readiness = readiness(feed, queries, self.keyring)
@@ -110,6 +120,8 @@ class Gateway:
             "answering": Answering(models, self.generator, self.keyring, workspace, config.ping_s),
             "maker": KeyMaker(config.pepper, self.keyring, workspace),
             "readiness": self.readiness,
+            "statistics": self.statistics,
+            "letters": Letters(feed, workspace),
         }
 
         @cache
@@ -119,15 +131,20 @@ class Gateway:
         self.litestar = _litestar(
             given,
             middleware=[access_control(self.keyring, config.pepper)],
-            extra={"description": Provide(description, sync_to_thread=True)},
+            extra={
+                "description": Provide(description, sync_to_thread=True),
+                "metrics": Provide(metrics, sync_to_thread=True),
+            },
         )
-        self.app: ASGIApp = front(self.litestar, config.allowed_hosts)
+        fronted = front(self.litestar, config.allowed_hosts)
+        self.app: ASGIApp = observed(fronted, workspace, self.statistics.observe)
 
     async def run(self) -> None:
-        """Follow the log and the keys in it until cancelled."""
+        """Follow the log and the keys in it, and keep statistics, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.hub.run(), name="hub")
             tasks.create_task(self.keyring.run(), name="keyring")
+            tasks.create_task(self.statistics.run(), name="request statistics")
 
     def drain(self) -> None:
         """Say no to new traffic and end every stream; clients come back with their last id."""
@@ -144,7 +161,7 @@ def _litestar(
     extra: Mapping[str, Provide] = MappingProxyType({}),
 ) -> Litestar:
     """The application, or with ``described`` a copy of it that is only asked what it is."""
-    system = [HealthController] if described else [HealthController, SchemaController]
+    system = [HealthController, MetricsController, *([] if described else [SchemaController])]
     return Litestar(
         [Router("/api/v1", route_handlers=API_ROUTES), openai_router(), *system],
         dependencies={

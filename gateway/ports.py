@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import Literal, Protocol, Self, runtime_checkable
 from uuid import UUID
@@ -102,6 +103,10 @@ class Blobs(Protocol):
         """Bytes that the blob has, or None where there is no such blob."""
         ...
 
+    async def link(self, sha256: str, *, expires_s: int, filename: str) -> str | None:
+        """A link of the store's own to the blob; None where it makes none."""
+        ...
+
 
 @runtime_checkable
 class Inference(Protocol):
@@ -122,3 +127,40 @@ class Inference(Protocol):
         before it frees the agent at once.
         """
         ...
+
+
+class RequestFigures(Protocol):
+    """Requests to one route with one class of status, in a minute or a longer step."""
+
+    @property
+    def time(self) -> datetime: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def route(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def slowest_s(self) -> float: ...
+    @property
+    def buckets(self) -> Sequence[int]: ...
+
+
+class RequestStore(Protocol):
+    """Request statistics that outlive the process; ``ConnectionError`` while they cannot be kept."""
+
+    async def write(self, gateway: UUID, figures: Sequence[RequestFigures]) -> None:
+        """Put them in the place of what this gateway gave for the same minutes before."""
+        ...
+
+    async def read(
+        self, since: datetime, until: datetime, step_s: int, route: str | None
+    ) -> Sequence[RequestFigures]:
+        """Sums over all gateways by steps, oldest first."""
+        ...
+
+    async def forget(self, before: datetime) -> None: ...

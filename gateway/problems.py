@@ -53,6 +53,7 @@ STATUS: Final = MappingProxyType(
         "join_token_used": 409,
         "key_exists": 409,
         "labels_differ": 409,
+        "link_exists": 409,
         "method_unfit": 409,
         "misaddressed": 409,
         "no_active_version": 409,
@@ -78,6 +79,7 @@ STATUS: Final = MappingProxyType(
         "log_unavailable": 503,
         "read_model_unavailable": 503,
         "inference_unavailable": 503,
+        "statistics_unavailable": 503,
         "storage_full": 507,
     }
 )

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from finetrail.logs import log_to_stderr
+from finetrail.metrics import served
 from finetrail.owner import issue_key
 from finetrail.settings import Settings
 
@@ -14,15 +15,17 @@ Role = Callable[[Settings, asyncio.Event], Awaitable[None]]
 def run_role(role: Role, name: str, settings: Settings) -> None:
     """Run until a signal asks for the end; an error ends the process, whose supervisor starts it anew."""
     log_to_stderr(name, settings)
-    asyncio.run(_until_signalled(role, settings))
+    asyncio.run(_until_signalled(role, name, settings))
 
 
-async def _until_signalled(role: Role, settings: Settings) -> None:
+async def _until_signalled(role: Role, name: str, settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for wanted in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(wanted, stop.set)
-    await role(settings, stop)
+    figures = settings.metrics
+    async with served(figures.host, figures.agent_port if name == "agent" else figures.port):
+        await role(settings, stop)
 
 
 async def show_first_key(settings: Settings) -> None:

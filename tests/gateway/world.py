@@ -53,7 +53,7 @@ from domain.work import (
 )
 from gateway.api_keys import NewKey, new_key
 from gateway.app import Config, Gateway
-from gateway.ports import Log
+from gateway.ports import Log, RequestFigures
 from handlers.commands import CommandDesk
 from handlers.histories import Histories
 from handlers.validation import validate
@@ -98,6 +98,7 @@ class MemoryFeed:
     def __init__(self, store: MemoryEventStore) -> None:
         self._store = store
         self.telemetry: list[Message] = []
+        self.dead: list[Message] = []
         self.first: dict[Log, int] = {"EVENTS": 1, "TELEMETRY": 1}
         self.away = False
         self.deaf = False
@@ -110,6 +111,8 @@ class MemoryFeed:
             raise StoreUnavailable("the log is away")
         if log == "TELEMETRY":
             return self.telemetry
+        if log == "DEAD":
+            return self.dead
         return [Message(n, *record) for n, record in enumerate(self._store._log, 1)]
 
     async def page(
@@ -482,6 +485,36 @@ def refusal(code: str, message: str = "it cannot be done", *, retryable: bool = 
     return replies
 
 
+class MemoryRequests:
+    """Keeps what gateways write; ``away`` refuses everything."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[object, ...], RequestFigures] = {}
+        self.away = False
+
+    async def write(self, gateway: UUID, figures: Sequence[RequestFigures]) -> None:
+        self._refuse()
+        for one in figures:
+            self.kept[gateway, one.time, one.method, one.route, one.status] = one
+
+    async def read(
+        self, since: datetime, until: datetime, step_s: int, route: str | None
+    ) -> Sequence[RequestFigures]:
+        self._refuse()
+        return [
+            one
+            for one in self.kept.values()
+            if since <= one.time < until and route in {None, one.route}
+        ]
+
+    async def forget(self, before: datetime) -> None:
+        self.kept = {key: one for key, one in self.kept.items() if one.time >= before}
+
+    def _refuse(self) -> None:
+        if self.away:
+            raise ConnectionError("the database is away")
+
+
 class World:
     """A gateway, its surroundings, and a key of each role."""
 
@@ -495,6 +528,7 @@ class World:
         self.bus = MemoryBus(self.store, self.feed, self.blobs)
         self.queries = MemoryQueries(self.store)
         self.inference = FakeInference()
+        self.requests = MemoryRequests()
         self.keys: dict[str, NewKey] = {}
         self.gateway = Gateway(
             Config(W, PEPPER, max_upload_bytes, heartbeat_s=0.2, ping_s=0.1),
@@ -503,6 +537,7 @@ class World:
             feed=self.feed,
             blobs=self.blobs,
             inference=self.inference,
+            requests=self.requests,
         )
 
     async def issue_keys(self) -> None:

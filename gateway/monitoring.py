@@ -1,0 +1,122 @@
+"""How this gateway does, over HTTP: its metrics now, and its requests over time."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import msgspec
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
+
+from gateway.ports import RequestFigures
+from gateway.problems import Problem, invalid
+from gateway.request_statistics import MINUTE_S, RequestStatistics, quantile_s
+
+DEFAULT_SPAN: Final = timedelta(hours=1)
+MAX_POINTS: Final = 1500  # of a graph; a day by minutes has 1,440
+STEPS: Final = 60  # of a graph whose step is left out
+
+From = Annotated[datetime | None, QueryParameter(name="from", description="An hour before `to` if left out.")]  # fmt: skip
+To = Annotated[datetime | None, QueryParameter(name="to", description="Now if left out.")]
+Route = Annotated[str | None, QueryParameter(max_length=200, description="One route, as `/api/v1/jobs/{job_id}`.")]  # fmt: skip
+Step = Annotated[int | None, QueryParameter(ge=MINUTE_S, le=30 * 86400, description="Seconds that one figure stands for, in whole minutes; suits the span if left out.")]  # fmt: skip
+
+
+class Requests(msgspec.Struct):
+    """Requests to one route with one class of status in `step_s` seconds from `time` on."""
+
+    time: datetime
+    method: str
+    route: str
+    status: str
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p95_ms: float
+    max_ms: float
+
+
+class RequestsOverTime(msgspec.Struct):
+    """Oldest first; a time without requests has no item. Quantiles are read off buckets."""
+
+    since: datetime
+    until: datetime
+    step_s: int
+    items: list[Requests]
+
+
+class MetricsController(Controller):
+    path = "/metrics"
+    tags = ("system",)
+
+    @get("/")
+    async def metrics(self, metrics: NamedDependency[bytes]) -> Response[bytes]:
+        """What the gateway's process counts, in Prometheus' text format."""
+        return Response(metrics, media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+class RequestsController(Controller):
+    path = "/admin/requests"
+    tags = ("admin",)
+
+    @get("/")
+    async def requests(
+        self,
+        statistics: NamedDependency[RequestStatistics],
+        since: From = None,
+        until: To = None,
+        route: Route = None,
+        step: Step = None,
+    ) -> RequestsOverTime:
+        """Requests, latency and status by route over time, of all gateways together; kept for 30 days."""
+        first, last, step_s = _span(since, until, step)
+        await statistics.flush()
+        try:
+            found = await statistics.store.read(first, last, step_s, route)
+        except ConnectionError as error:
+            raise Problem(
+                "statistics_unavailable", "The request statistics cannot be read now."
+            ) from error
+        return RequestsOverTime(first, last, step_s, [_answer(one) for one in found])
+
+
+def _span(
+    since: datetime | None, until: datetime | None, step: int | None
+) -> tuple[datetime, datetime, int]:
+    last = _aware(until, "to") if until else datetime.now(UTC)
+    first = _aware(since, "from") if since else last - DEFAULT_SPAN
+    first = first.replace(second=0, microsecond=0)
+    if first >= last:
+        raise invalid("from", "it is not before `to`")
+    seconds = (last - first).total_seconds()
+    step_s = MINUTE_S * -(-int(step or seconds / STEPS) // MINUTE_S)
+    if seconds / step_s > MAX_POINTS:
+        least = MINUTE_S * -(-int(seconds / MAX_POINTS) // MINUTE_S)
+        raise invalid("step", f"so long a time takes steps of at least {least} seconds")
+    return first, last, step_s
+
+
+def _aware(time: datetime, name: str) -> datetime:
+    if time.tzinfo is None:
+        raise invalid(name, "it has no time zone, such as Z")
+    return time.astimezone(UTC)
+
+
+def _answer(found: RequestFigures) -> Requests:
+    buckets, slowest_s = tuple(found.buckets), found.slowest_s
+    return Requests(
+        time=found.time,
+        method=found.method,
+        route=found.route,
+        status=found.status,
+        count=found.count,
+        mean_ms=_ms(found.seconds / found.count),
+        p50_ms=_ms(quantile_s(buckets, slowest_s, 0.5)),
+        p95_ms=_ms(quantile_s(buckets, slowest_s, 0.95)),
+        max_ms=_ms(slowest_s),
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)

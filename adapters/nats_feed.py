@@ -18,7 +18,7 @@ from domain.errors import StoreUnavailable
 from domain.subjects import telemetry_subject
 from domain.telemetry import LogEmitted
 
-Log = Literal["EVENTS", "TELEMETRY"]
+Log = Literal["EVENTS", "TELEMETRY", "DEAD"]
 
 TIMEOUT_S: Final = 5.0
 PAGE_BYTES: Final = 4 * 1024 * 1024  # of one page; bounds what a reader holds

@@ -67,6 +67,7 @@ async def diagnose(settings: Settings) -> list[Check]:
         _private(paths),
         Check("stack", ok=True, detail=f"process {holder} runs it" if holder else NOT_RUNNING),
         await _attempt_async("NATS", lambda: _nats(settings)),
+        await _attempt_async("dead letters", lambda: _dead_letters(settings)),
         await _attempt_async("Postgres", lambda: _postgres(settings)),
         await _gateway(settings, running=holder is not None),
         await _torch(),
@@ -162,6 +163,22 @@ async def _nats(settings: Settings) -> str:
             f"{answered}, but {'; '.join(found)}.", "The next `finetrail up` puts it right."
         )
     return f"{answered}; streams and consumers as they should be"
+
+
+async def _dead_letters(settings: Settings) -> str:
+    if settings.nats.url is None:
+        return NOT_RUNNING
+    async with bootstrap.admin_connection(settings) as nc:
+        try:
+            count = await bootstrap.open_dead_letters(nc)
+        except bootstrap.JetStreamRefused:
+            return "no stream yet"
+    if count:
+        raise StackError(
+            f"{count} could not be handled and wait for somebody to look at them.",
+            "`finetrail dead-letters list`; docs/how-to/handle-dead-letters.md says what to do.",
+        )
+    return "none"
 
 
 async def _postgres(settings: Settings) -> str:

@@ -237,6 +237,20 @@ _LINE: Final = {
 }
 
 
+_LETTER: Final = {
+    "sequence": 7,
+    "status": "open",
+    "kind": "commands",
+    "subject": f"commands.reaction.default.queue.{_ID}",
+    "type": "Enqueue",
+    "message_id": "5f0c0f0e-7f0f-5d8e-9a43-6b5b8f0c3a11",
+    "reason": "RuntimeError: the rules broke",
+    "put_aside_at": _TIME,
+    "size": 142,
+    "retry_of": None,
+}
+
+
 def _page(*items: object) -> dict[str, Any]:
     return {"items": list(items), "next": None}
 
@@ -373,6 +387,25 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
         },
         (f"{_API}/agents", "get"): _page(_AGENT),
         (f"{_API}/agents/{{agent_id}}/drain", "post"): _AGENT | {"status": "draining"},
+        (f"{_API}/dead-letters", "get"): _page(_LETTER),
+        (f"{_API}/dead-letters/{{sequence}}", "get"): _LETTER
+        | {
+            "headers": {"ce-type": "Enqueue", "ce-actor": "reaction"},
+            "body": {"type": "Enqueue", "work_id": _ID, "kind": "train", "attempt": 1},
+            "text": None,
+        },
+        (f"{_API}/dead-letters/{{sequence}}/retry", "post"): {
+            "sequence": 7,
+            "status": "retried",
+            "reason": "",
+            "log_sequence": 61,
+        },
+        (f"{_API}/dead-letters/{{sequence}}/discard", "post"): {
+            "sequence": 7,
+            "status": "discarded",
+            "reason": "sent by a script that is no longer used",
+            "log_sequence": 61,
+        },
         (f"{_API}/queue", "get"): _page(
             {
                 "work_id": _ID,

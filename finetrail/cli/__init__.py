@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from finetrail.cli import chat, data, jobs, keys, log, models, roles
+from finetrail.cli import chat, data, dead_letters, jobs, keys, log, models, roles
 from finetrail.cli.options import JSON
 
 
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="datasets")
 app.add_typer(keys.app, name="keys")
+app.add_typer(dead_letters.app, name="dead-letters")
 for module in (roles, jobs, models, chat, log):
     module.register(app)
 

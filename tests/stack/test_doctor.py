@@ -53,6 +53,22 @@ async def test_a_running_stack_is_seen_whole(
 
 
 @pytest.mark.infra
+async def test_dead_letters_are_counted(
+    running: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetrail.doctor._torch", _torch_is_fine)
+    none = by_name(await diagnose(running.settings))["dead letters"]
+    async with admin_connection(running.settings) as nc:
+        await nc.jetstream().publish("dead.commands.job", b"{}")
+        some = by_name(await diagnose(running.settings))["dead letters"]
+        await nc.request("$JS.API.STREAM.PURGE.DEAD")
+
+    assert (none.ok, none.detail) == (True, "none")
+    assert (some.ok, some.detail[:2]) == (False, "1 ")
+    assert "dead-letters list" in some.hint
+
+
+@pytest.mark.infra
 async def test_a_stream_that_is_not_as_it_should_be_is_named(
     running: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

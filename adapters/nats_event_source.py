@@ -1,7 +1,7 @@
 """Follows a stream from a sequence on: an ephemeral pull consumer that is made anew when in doubt.
 
-nats-py has no continuous pull: its `fetch` awaits message by message. Here a callback collects what
-comes, while two requests overlap so that the server never waits for us.
+nats-py has no continuous pull: its `fetch` awaits message by message. Here a tap collects what comes,
+while two requests overlap so that the server never waits for us.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from adapters.nats_tap import headers_of, tap, untap
 from domain.errors import StoreUnavailable
 
 BATCH: Final = 1000  # messages of one batch: where throughput stops growing
@@ -118,35 +119,39 @@ class _Pull:
         self._nc = nc
         self._subject = subject
         self._inbox = nc.new_inbox()
+        self._raw: list[tuple[bytes, bytes, bytes, bytes]] = []  # as the server sent them
         self._arrived: deque[LogMessage] = deque()
-        self._change = asyncio.Event()  # a message came, or a request ended
+        self._change = asyncio.Event()  # something came
         self._asked = 0  # messages that the server may still send unasked
         self._delivered = 0  # by this consumer, counted from 1 without a gap
         self._heard = 0.0
         self._broken = False
 
     async def open(self) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        # Bounded by what is asked for; a limit here would only drop messages.
-        self._subscription = await self._nc.subscribe(
-            self._inbox, cb=self._on_message, pending_msgs_limit=0, pending_bytes_limit=0
-        )
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
+        self._subscription = await self._nc.subscribe(self._inbox, cb=_unheard)
+        tap(self._nc, self._subscription, self._told)
 
     async def close(self) -> None:
+        untap(self._nc, self._subscription)
         with contextlib.suppress(NatsError):
             await self._subscription.unsubscribe()
 
     async def batch(self) -> list[LogMessage] | None:
         """What has come, perhaps nothing yet; None when this consumer is of no more use."""
+        self._sort()
         await self._ask()
-        loop = asyncio.get_running_loop()
         if not self._arrived:
-            if self._broken or loop.time() - self._heard > SILENCE_S:
+            if self._broken or self._loop.time() - self._heard > SILENCE_S:
                 return None
             await self._wait(HEARTBEAT_S)
-        until = loop.time() + LINGER_S
-        while 0 < len(self._arrived) < BATCH and loop.time() < until and await self._wait(IDLE_S):
-            pass
+            self._sort()
+        until = self._loop.time() + LINGER_S
+        while 0 < len(self._arrived) < BATCH and self._loop.time() < until:
+            if not await self._wait(IDLE_S):
+                break
+            self._sort()
         return [self._arrived.popleft() for _ in range(min(BATCH, len(self._arrived)))]
 
     async def _ask(self) -> None:
@@ -170,29 +175,37 @@ class _Pull:
             return False
         return True
 
-    async def _on_message(self, msg: Msg) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        headers = msg.headers or {}
-        if "Status" in headers:
-            self._on_status(headers)
-        else:
-            self._on_delivery(msg, headers)
+    def _told(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        self._heard = self._loop.time()
+        self._raw.append((subject, reply, headers, data))
+        self._change.set()
 
-    def _on_status(self, headers: Mapping[str, str]) -> None:
+    def _sort(self) -> None:
+        """Tell messages from what the server says about the requests."""
+        raw, self._raw = self._raw, []
+        for subject, reply, headers, data in raw:
+            status = headers.startswith(b"NATS/1.0 ")
+            if status:
+                self._on_status(headers.split(maxsplit=2)[1], headers_of(headers))
+            else:
+                self._on_delivery(subject.decode(), reply.decode(), headers_of(headers), data)
+
+    def _on_status(self, status: bytes, headers: Mapping[str, str]) -> None:
         """A heartbeat, or the end of a request with what it left undelivered."""
-        if headers["Status"] == "100":
+        if status == b"100":
             return
         left = headers.get("Nats-Pending-Messages")
         if left is None:  # consumer deleted, leadership changed: start over
             self._broken = True
         else:
             self._asked -= int(left)
-        self._change.set()
 
-    def _on_delivery(self, msg: Msg, headers: Mapping[str, str]) -> None:
+    def _on_delivery(
+        self, subject: str, reply: str, headers: Mapping[str, str], data: bytes
+    ) -> None:
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>;
         # with a domain the first two are <domain>.<account>.<stream>.<consumer> and a token follows.
-        tokens = msg.reply.split(".")
+        tokens = reply.split(".")
         offset = 5 if len(tokens) == 9 else 7
         sequence, number, _, pending = tokens[offset : offset + 4]
         self._delivered += 1
@@ -200,7 +213,8 @@ class _Pull:
             self._broken = True
         if not self._broken:
             self._asked -= 1
-            self._arrived.append(
-                LogMessage(int(sequence), msg.subject, headers, msg.data, int(pending))
-            )
-        self._change.set()
+            self._arrived.append(LogMessage(int(sequence), subject, headers, data, int(pending)))
+
+
+async def _unheard(_: Msg) -> None:
+    """The subscription is tapped; what came before it was is asked for again."""

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Final
 from urllib.parse import quote, unquote
 from uuid import UUID
 
@@ -11,6 +13,8 @@ from domain.subjects import GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE, so
 
 Headers = dict[str, str]
 SPEAKING_FOR_OTHERS = frozenset({GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE})
+# Streams and correlations that are under way at once; each comes many times, and parsing is slow.
+REMEMBERED: Final = 4096
 
 
 def encode_command(envelope: Envelope[Command]) -> tuple[Headers, bytes]:
@@ -81,14 +85,14 @@ def decode_recorded(
         _required(headers, "ce-type"), int(headers.get("ce-schemaversion", "1")), data
     )
     return Recorded(
-        id=UUID(_required(headers, "ce-id")),
-        stream=StreamId.of_subject(subject),
+        id=_uuid(_required(headers, "ce-id")),
+        stream=_stream(subject),
         sequence=sequence,
         recorded_at=_time(_required(headers, "ce-time")),
         actor=unquote(headers.get("ce-actor", "")),
         source=headers.get("ce-source", "").rpartition("/")[2],
-        correlation_id=UUID(_required(headers, "ce-correlationid")),
-        causation_id=UUID(_required(headers, "ce-causationid")),
+        correlation_id=_known_uuid(_required(headers, "ce-correlationid")),
+        causation_id=_uuid(_required(headers, "ce-causationid")),
         event=event,
     )
 
@@ -132,3 +136,14 @@ def _required(headers: Mapping[str, str], name: str) -> str:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+def _uuid(text: str) -> UUID:
+    """Read the canonical text at half the price of what also reads every other form."""
+    if len(text) != 36:
+        raise ValueError(f"{text!r} is not a UUID")
+    return UUID(int=int(text.replace("-", ""), 16))
+
+
+_known_uuid = lru_cache(REMEMBERED)(_uuid)
+_stream = lru_cache(REMEMBERED)(StreamId.of_subject)

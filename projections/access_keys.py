@@ -7,7 +7,7 @@ from typing import Literal
 from domain.access.events import KeyIssued, KeyRevoked, Role
 from domain.messages import Event, Recorded
 from projections import tables
-from projections.view import Key, View
+from projections.view import Key, View, types
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +58,4 @@ def _key(recorded: Recorded[Event]) -> Key | None:
             return None
 
 
-VIEW = View(tables.access_key, AccessKeyRow, _key, project)
+VIEW = View(tables.access_key, AccessKeyRow, _key, project, wants=types(KeyIssued, KeyRevoked))

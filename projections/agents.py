@@ -8,7 +8,7 @@ from uuid import UUID
 from domain.agents.events import AgentDrained, AgentEnrolled, AgentRevoked
 from domain.messages import Event, Recorded
 from projections import tables
-from projections.view import Key, View, stream_key
+from projections.view import Key, View, events_of, stream_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +60,4 @@ def _enrolled(row: AgentRow | None, event: AgentEnrolled, recorded: Recorded[Eve
     )
 
 
-VIEW = View(tables.agent, AgentRow, _key, project)
+VIEW = View(tables.agent, AgentRow, _key, project, wants=events_of("agent"))

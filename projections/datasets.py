@@ -14,7 +14,7 @@ from domain.datasets.events import (
 from domain.jobs.spec import RowKind
 from domain.messages import Event, Recorded
 from projections import tables
-from projections.view import Key, View, stream_key
+from projections.view import Key, View, events_of, stream_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,4 +116,4 @@ def _registered(event: DatasetRegistered, recorded: Recorded[Event]) -> DatasetR
     )
 
 
-VIEW = View(tables.dataset, DatasetRow, _key, project)
+VIEW = View(tables.dataset, DatasetRow, _key, project, wants=events_of("dataset"))

@@ -15,7 +15,7 @@ from domain.evaluations.events import (
 )
 from domain.messages import Event, Recorded
 from projections import tables
-from projections.view import Key, View, stream_key
+from projections.view import Key, View, events_of, stream_key, types
 
 EvaluationStatus = Literal["queued", "running", "completed", "failed", "cancelled"]
 
@@ -135,5 +135,11 @@ def _requested(event: EvaluationRequested, recorded: Recorded[Event]) -> Evaluat
     )
 
 
-VIEW = View(tables.evaluation, EvaluationRow, _key, project)
-EXAMPLES = View(tables.evaluation_examples, ExamplesRow, _examples_key, project_examples)
+VIEW = View(tables.evaluation, EvaluationRow, _key, project, wants=events_of("evaluation"))
+EXAMPLES = View(
+    tables.evaluation_examples,
+    ExamplesRow,
+    _examples_key,
+    project_examples,
+    wants=types(EvaluationCompleted),
+)

@@ -1,8 +1,8 @@
 """Where each job stands, as the log tells it; what telemetry adds is in `metrics`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from domain.evaluations.events import EvaluationRequested
@@ -21,7 +21,7 @@ from domain.jobs.events import (
 from domain.messages import Event, Recorded
 from domain.model_versions.events import VersionRegistered
 from projections import tables
-from projections.view import Key, View, as_json, stream_key
+from projections.view import Key, View, as_json, changed, events_of, stream_key, types
 
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 
@@ -89,12 +89,12 @@ def project(row: JobRow | None, recorded: Recorded[Event]) -> JobRow | None:
         case JobSubmitted() as event:
             return _submitted(event, recorded)
         case VersionRegistered() as event:
-            return row and replace(row, version_id=event.version_id, version_number=event.number)
+            return row and changed(row, version_id=event.version_id, version_number=event.number)
         case EvaluationRequested() as event:
-            return row and replace(row, evaluation_id=row.evaluation_id or event.evaluation_id)
+            return row and changed(row, evaluation_id=row.evaluation_id or event.evaluation_id)
         case _:
             lived = row and _lived(row, recorded)
-            return lived and replace(lived, sequence=recorded.sequence)
+            return lived and changed(lived, sequence=recorded.sequence)
 
 
 def project_epoch(row: EpochRow | None, recorded: Recorded[Event]) -> EpochRow | None:
@@ -154,7 +154,7 @@ def _submitted(event: JobSubmitted, recorded: Recorded[Event]) -> JobRow:
 def _lived(row: JobRow, recorded: Recorded[Event]) -> JobRow:
     match recorded.event:
         case JobClaimed() as event:
-            return replace(
+            return changed(
                 row,
                 status="running",
                 attempt=event.attempt,
@@ -164,13 +164,13 @@ def _lived(row: JobRow, recorded: Recorded[Event]) -> JobRow:
         case JobStarted() as event:
             return _started(row, event)
         case EpochCompleted() as event:
-            return replace(row, epoch=event.epoch, step=event.step)
+            return changed(row, epoch=event.epoch, step=event.step)
         case CheckpointSaved() as event:
-            return replace(row, checkpoint_step=event.checkpoint.step)
+            return changed(row, checkpoint_step=event.checkpoint.step)
         case CancellationRequested():
-            return replace(row, status="cancelling")
+            return changed(row, status="cancelling")
         case JobInterrupted() as event:
-            return replace(
+            return changed(
                 row,
                 status="queued",
                 agent_id=None,
@@ -178,13 +178,13 @@ def _lived(row: JobRow, recorded: Recorded[Event]) -> JobRow:
                 interrupted=event.reason,
             )
         case JobSucceeded() | JobFailed() | JobCancelled() as event:
-            return replace(_ended(row, event), ended_at=recorded.recorded_at)
+            return changed(_ended(row, event), ended_at=recorded.recorded_at)
         case _:
             return row
 
 
 def _started(row: JobRow, event: JobStarted) -> JobRow:
-    return replace(
+    return changed(
         row,
         epochs=event.total_epochs,
         step=event.first_step,
@@ -203,7 +203,7 @@ def _started(row: JobRow, event: JobStarted) -> JobRow:
 def _ended(row: JobRow, event: JobSucceeded | JobFailed | JobCancelled) -> JobRow:
     match event:
         case JobSucceeded():
-            return replace(
+            return changed(
                 row,
                 status="succeeded",
                 epoch=row.epochs,
@@ -214,10 +214,11 @@ def _ended(row: JobRow, event: JobSucceeded | JobFailed | JobCancelled) -> JobRo
                 validation_accuracy=event.validation_accuracy,
             )
         case JobFailed():
-            return replace(row, status="failed", error_code=event.code, error_message=event.message)
+            return changed(row, status="failed", error_code=event.code, error_message=event.message)
         case JobCancelled():
-            return replace(row, status="cancelled")
+            return changed(row, status="cancelled")
 
 
-VIEW = View(tables.job, JobRow, _key, project)
-EPOCHS = View(tables.job_epoch, EpochRow, _epoch_key, project_epoch)
+WANTED: Final = events_of("job") | types(VersionRegistered, EvaluationRequested)
+VIEW = View(tables.job, JobRow, _key, project, wants=WANTED)
+EPOCHS = View(tables.job_epoch, EpochRow, _epoch_key, project_epoch, wants=types(EpochCompleted))

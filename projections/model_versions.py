@@ -8,7 +8,7 @@ from uuid import UUID
 from domain.messages import Event, Recorded
 from domain.model_versions.events import ModelFailed, ModelReady, VersionRegistered
 from projections import tables
-from projections.view import Key, View, as_json, stream_key
+from projections.view import Key, View, as_json, events_of, stream_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,4 +99,4 @@ def _registered(event: VersionRegistered, recorded: Recorded[Event]) -> VersionR
     )
 
 
-VIEW = View(tables.model_version, VersionRow, _key, project)
+VIEW = View(tables.model_version, VersionRow, _key, project, wants=events_of("model_version"))

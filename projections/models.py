@@ -7,7 +7,7 @@ from uuid import UUID
 from domain.messages import Event, Recorded
 from domain.models.events import ModelActivated, ModelCreated, VersionNumbered
 from projections import tables
-from projections.view import Key, View, stream_key
+from projections.view import Key, View, events_of, stream_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +71,4 @@ def _created(event: ModelCreated, recorded: Recorded[Event]) -> ModelRow:
     )
 
 
-VIEW = View(tables.model, ModelRow, _key, project)
+VIEW = View(tables.model, ModelRow, _key, project, wants=events_of("model"))

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic
 
 from domain.catalog import EVENTS, UnknownType
 from domain.messages import Event, Recorded
+from domain.telemetry import MetricsLogged
 from domain.wire import decode_recorded
 from projections import (
     access_keys,
@@ -42,12 +43,17 @@ class Unreadable(Exception):
 class Projection(Generic[M]):
     name: str
     views: tuple[View[M, Any], ...]
+    type_of: Callable[[Message], str]  # told without reading it
     read: Callable[[Message], Sequence[M]]
     # Raise it when a view gives other rows than before from the same messages: all is replayed.
     revision: int
     # What this build can read. A build that can read more replays too, for what was passed over.
     reads: tuple[str, ...]
     outlives_log: bool = False  # the stream forgets by age and size; rows made from it stay
+
+
+def event_type(message: Message) -> str:
+    return message.headers.get("ce-type", "")
 
 
 def read_event(message: Message) -> Sequence[Recorded[Event]]:
@@ -89,6 +95,7 @@ registry: Final = Projection(
         access_keys.VIEW,
         timeline.VIEW,
     ),
+    type_of=event_type,
     read=read_event,
     revision=2,  # rows hold which base model it was, and what of the data was supervised
     reads=tuple(sorted(f"{name} {class_.schema_version}" for name, (_, class_) in EVENTS.items())),
@@ -97,6 +104,7 @@ registry: Final = Projection(
 step_metrics: Final = Projection(
     name=METRICS,
     views=(metrics.STEPS, metrics.PROGRESS),
+    type_of=lambda _: MetricsLogged.__name__,
     read=read_steps,
     revision=1,
     reads=(),

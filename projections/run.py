@@ -11,7 +11,7 @@ the log brings them back.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal
 
@@ -31,6 +31,7 @@ STATEMENT_S: Final = 60.0  # a batch takes milliseconds; this long, and the serv
 FIRST_RETRY_S: Final = 0.2
 LONGEST_RETRY_S: Final = 5.0
 STANDBY_S: Final = 1.0  # how soon a second runner takes over
+SLICE: Final = 100  # messages that are read before Postgres's answers are looked at again
 REPLACED_S: Final = 30.0  # how often a runner looks whether its tables are back
 
 _CHECKPOINT: Final = tables.projection_checkpoint.fullname
@@ -63,6 +64,15 @@ class ProjectionState:
     error: str | None = None
 
 
+@dataclass(slots=True)
+class _Read(Generic[M]):
+    """A batch as far as it could be read: for each view its messages."""
+
+    messages: list[list[M]]
+    last: Message | None = None
+    broken: Unreadable | None = None
+
+
 async def connect(dsn: str) -> "asyncpg.Connection[Any]":
     return await asyncpg.connect(
         dsn,
@@ -86,6 +96,7 @@ class Runner(Generic[M]):
         self._dsn = dsn
         self._fingerprint = fingerprint(projection)
         self._stores = [(view, RowStore(view)) for view in projection.views]
+        self._wanted: dict[str, Sequence[int]] = {}
         self._delay = FIRST_RETRY_S
 
     async def run(self) -> None:
@@ -115,10 +126,37 @@ class Runner(Generic[M]):
             async with contextlib.aclosing(self._source.follow(after)) as batches:
                 self._went("running")
                 self._delay = FIRST_RETRY_S
-                async for batch in batches:
-                    await (self._take(connection, batch) if batch else self._check(connection))
+                await self._follow(connection, batches)
         finally:
             connection.terminate()
+
+    async def _follow(
+        self,
+        connection: "asyncpg.Connection[Any]",
+        batches: AsyncGenerator[Sequence[Message], None],
+    ) -> None:
+        """Read each batch while Postgres writes the one before it."""
+        sequence = self.state.sequence
+        writing: asyncio.Task[None] | None = None
+        try:
+            async for batch in batches:
+                read = await self._read(batch, sequence)
+                if writing is not None:
+                    await writing
+                    writing = None
+                if read.last is not None:
+                    sequence = read.last.sequence
+                    writing = asyncio.create_task(self._write(connection, read.messages, read.last))
+                if read.broken is not None:
+                    if writing is not None:
+                        await writing  # what stands before it still counts
+                    raise read.broken
+                if not batch:
+                    await self._check(connection)
+        finally:
+            if writing is not None:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
 
     async def _own(self, connection: "asyncpg.Connection[Any]") -> None:
         lock = "SELECT pg_try_advisory_lock($1, hashtext($2))"
@@ -148,35 +186,66 @@ class Runner(Generic[M]):
         if await connection.fetchval(_FIND, self.state.name) != self.state.sequence:
             raise _LostOwnership("the checkpoint was moved by somebody else")
 
-    async def _take(self, connection: "asyncpg.Connection[Any]", batch: Sequence[Message]) -> None:
-        """Project a batch; what stands before a message that cannot be read still counts."""
-        read: list[M] = []
-        last: Message | None = None
-        broken: Unreadable | None = None
-        for message in batch:
-            if message.sequence <= (last.sequence if last else self.state.sequence):
+    async def _read(self, batch: Sequence[Message], after: int) -> "_Read[M]":
+        """Read for each view what it wants, as far as it can be read."""
+        read = _Read[M]([[] for _ in self._stores])
+        for place, message in enumerate(batch):
+            if place % SLICE == 0:
+                await asyncio.sleep(0)
+            if message.sequence <= (read.last.sequence if read.last else after):
                 continue  # delivered again
-            try:
-                read += self._projection.read(message)
-            except Unreadable as error:
-                broken = error
-                break
-            last = message
-        if last is not None:
-            await self._write(connection, read, last.sequence)
-            self.state.sequence, self.state.behind = last.sequence, last.pending
-        if broken is not None:
-            raise broken
+            if takers := self._takers(self._projection.type_of(message)):
+                try:
+                    found = self._projection.read(message)
+                except Unreadable as error:
+                    read.broken = error
+                    break
+                for taker in takers:
+                    read.messages[taker] += found
+            read.last = message
+        return read
+
+    def _takers(self, type_: str) -> Sequence[int]:
+        """Places of the views that want it."""
+        takers = self._wanted.get(type_)
+        if takers is None:
+            views = enumerate(self._projection.views)
+            takers = [n for n, view in views if view.wants is None or type_ in view.wants]
+            self._wanted[type_] = takers
+        return takers
 
     async def _write(
-        self, connection: "asyncpg.Connection[Any]", messages: Sequence[M], last: int
+        self,
+        connection: "asyncpg.Connection[Any]",
+        messages: Sequence[Sequence[M]],
+        last: Message,
     ) -> None:
+        try:
+            await self._move(connection, messages, last.sequence)
+        except asyncpg.UniqueViolationError:
+            copying = [store for _, store in self._stores if store.copies]
+            if not copying:
+                raise
+            _log.warning("projection %s: some rows are there already", self.state.name)
+            for store in copying:
+                store.copies = False
+            await self._move(connection, messages, last.sequence)
+        self.state.sequence, self.state.behind = last.sequence, last.pending
+
+    async def _move(
+        self,
+        connection: "asyncpg.Connection[Any]",
+        messages: Sequence[Sequence[M]],
+        last: int,
+    ) -> None:
+        """Write the rows and move the checkpoint, or do neither."""
         name, before = self.state.name, self.state.sequence
         async with connection.transaction():
             if not await connection.fetch(_MOVE, last, name, before, self._fingerprint):
                 raise _LostOwnership(f"the checkpoint is no longer at {before}")
-            for view, store in self._stores:
-                await _fold(connection, view, store, messages)
+            for (view, store), its in zip(self._stores, messages, strict=True):
+                if its:
+                    await _fold(connection, view, store, its)
 
     async def stop(self, error: Exception) -> None:
         self._went("stopped", error)

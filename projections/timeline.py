@@ -2,16 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
+from domain.feed import HIDDEN
 from domain.messages import Event, Recorded
 from domain.subjects import Aggregate
 from projections import tables
-from projections.view import Key, View
-
-# Whoever may read the timeline may be less than whoever manages keys.
-HIDDEN: Final = {"secret_hmac"}
+from projections.view import Json, Key, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +28,32 @@ class TimelineRow:
     data: dict[str, Any]
 
 
-def project(_: TimelineRow | None, recorded: Recorded[Event]) -> TimelineRow:
-    return TimelineRow(
+@dataclass(frozen=True, slots=True)
+class TimelineEntry:
+    """The row as it is written. It is never read back for another event, so its JSON stays text."""
+
+    workspace: str
+    sequence: int
+    id: UUID
+    type: str
+    aggregate: Aggregate
+    aggregate_id: UUID
+    actor: str
+    source: str
+    correlation_id: UUID
+    causation_id: UUID
+    time: datetime
+    data: Json
+
+
+def project(_: TimelineEntry | None, recorded: Recorded[Event]) -> TimelineEntry:
+    event = recorded.event
+    hidden = {name for name in HIDDEN if name in type(event).model_fields}
+    return TimelineEntry(
         workspace=recorded.stream.workspace,
         sequence=recorded.sequence,
         id=recorded.id,
-        type=type(recorded.event).__name__,
+        type=type(event).__name__,
         aggregate=recorded.stream.aggregate,
         aggregate_id=recorded.stream.id,
         actor=recorded.actor,
@@ -43,7 +61,7 @@ def project(_: TimelineRow | None, recorded: Recorded[Event]) -> TimelineRow:
         correlation_id=recorded.correlation_id,
         causation_id=recorded.causation_id,
         time=recorded.recorded_at,
-        data=recorded.event.model_dump(mode="json", exclude=HIDDEN),
+        data=Json(event.model_dump_json(exclude=hidden or None)),
     )
 
 
@@ -51,4 +69,4 @@ def _key(recorded: Recorded[Event]) -> Key:
     return recorded.stream.workspace, recorded.sequence
 
 
-VIEW = View(tables.timeline, TimelineRow, _key, project, append_only=True)
+VIEW = View(tables.timeline, TimelineEntry, _key, project, append_only=True)

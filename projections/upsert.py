@@ -1,20 +1,23 @@
 """The SQL of a view, made once from its table: load the rows of some keys, write rows by `unnest`.
 
 A thousand rows travel as one array a column, in one statement: as fast as COPY into a staging table
-and merging from there, without the staging table.
+and merging from there, without the staging table. Rows that no message changes are copied right into
+their table, which takes half the time.
 """
 
 import json
 from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
-from typing import Any, Generic
+from typing import Any, Final, Generic
 
 import asyncpg
 from sqlalchemy import Column, Text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
-from projections.view import Key, M, R, View
+from projections.view import Json, Key, M, R, View
+
+COPIED: Final = 100  # rows from which on a COPY is worth its additional round trip
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
@@ -25,7 +28,11 @@ class RowStore(Generic[M, R]):
     def __init__(self, view: View[M, R]) -> None:
         columns, keys = list(view.table.columns), list(view.table.primary_key.columns)
         table = view.table.fullname
+        self._table = view.table
+        self._columns = [column.name for column in columns]
         self._row = view.row
+        # Off from the first row on that is there already, by whatever hand.
+        self.copies = view.append_only
         self._key_of = attrgetter(*(column.name for column in keys))
         self._values_of = attrgetter(*(column.name for column in columns))
         self._writers = [_writer(column) for column in columns]
@@ -56,7 +63,15 @@ class RowStore(Generic[M, R]):
             [write(value) for value in values] if write else values
             for write, values in zip(self._writers, columns, strict=True)
         )
-        await connection.execute(self._upsert, *arrays)
+        if self.copies and len(rows) >= COPIED:
+            await connection.copy_records_to_table(
+                self._table.name,
+                schema_name=self._table.schema,
+                columns=self._columns,
+                records=zip(*arrays, strict=True),
+            )
+        else:
+            await connection.execute(self._upsert, *arrays)
 
     def _read(self, record: asyncpg.Record) -> list[Any]:
         values = list(record)
@@ -91,8 +106,8 @@ def _text(value: str | None) -> str | None:
 def _json(value: object) -> str | None:
     if value is None:
         return None
-    written = json.dumps(value)
-    return json.dumps(_without_nul(value)) if "\\u0000" in written else written
+    written = value if isinstance(value, Json) else json.dumps(value)
+    return json.dumps(_without_nul(json.loads(written))) if "\\u0000" in written else written
 
 
 def _without_nul(value: object) -> object:

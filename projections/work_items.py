@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from domain.messages import Event, Recorded
 from domain.queues.events import WorkAssigned, WorkKind, WorkQueued, WorkWithdrawn
 from projections import tables
-from projections.view import Key, View
+from projections.view import Key, View, types
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +75,5 @@ def _queued(event: WorkQueued, recorded: Recorded[Event]) -> WorkItemRow:
     )
 
 
-VIEW = View(tables.work_item, WorkItemRow, _key, project)
+WANTED: Final = types(WorkQueued, WorkAssigned, WorkWithdrawn)
+VIEW = View(tables.work_item, WorkItemRow, _key, project, wants=WANTED)

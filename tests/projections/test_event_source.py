@@ -66,6 +66,36 @@ async def test_everything_comes_once_and_in_order(nc: Client) -> None:
     assert messages[0].pending >= 4000
 
 
+async def test_what_else_is_heard_on_the_connection_stays_as_it_was(nc: Client) -> None:
+    large = b"x" * 100_000  # many reads long
+    await publish(nc, 1, 500)
+    heard = await nc.subscribe("other.>")
+    source = metrics(nc)
+    await read(source, after=0, until=501)
+
+    reading = asyncio.create_task(read(source, after=0, until=501))
+    for number in range(20):
+        await nc.publish("other.thing", large, headers={"number": str(number)})
+        await nc.publish("other.thing", large)
+    others = [await heard.next_msg(10) for _ in range(40)]
+
+    assert [message.sequence for message in await reading] == list(range(1, 502))
+    assert all(message.data == large for message in others)
+    assert [message.headers for message in others[::2]] == [
+        {"number": str(number)} for number in range(20)
+    ]
+
+
+async def test_a_header_may_hold_a_colon_and_a_value_without_a_blank(nc: Client) -> None:
+    js = nc.jetstream()
+    given = {"ce-actor": "key:3f", "ce-source": "/a/b", "ce-empty": "", "ce-name": "größe"}
+    await js.publish("telemetry.w.metrics.j.1", b"", headers=given)
+
+    (message,) = await read(metrics(nc), after=0, until=1)
+
+    assert {name: message.headers[name] for name in given} == given
+
+
 async def test_it_goes_on_behind_a_sequence(nc: Client) -> None:
     await publish(nc, 1, 10)
 

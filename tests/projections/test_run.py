@@ -22,6 +22,7 @@ from projections.ports import Message
 from projections.projection import registry, step_metrics
 from projections.run import Runner
 from projections.schema import rewind
+from projections.upsert import COPIED
 from tests.projections import histories as h
 from tests.projections.support import (
     ListSource,
@@ -111,6 +112,21 @@ async def cut_connections(dsn: str) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE application_name = 'finetrail projections'",
     )
+
+
+async def test_rows_that_are_there_already_are_left_as_they_are(
+    dsn: str, log: list[h.Stored]
+) -> None:
+    long = (log * (COPIED // len(log) + 1))[: 2 * COPIED]
+    many = [replace(message, sequence=place) for place, message in enumerate(long, start=1)]
+    await project(registry, ListSource(many), dsn)
+    before = await all_rows(dsn)
+
+    await execute(dsn, "UPDATE finetrail.projection_checkpoint SET sequence = 0")
+    runner = await project(registry, ListSource(many), dsn)
+
+    assert runner.state.error is None
+    assert (await all_rows(dsn))["timeline"] == before["timeline"]
 
 
 async def test_two_runners_that_are_killed_again_and_again_double_nothing(

@@ -1,6 +1,8 @@
 """Events become rows: pure functions, no database."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -25,7 +27,7 @@ from projections import (
 )
 from projections.answers import with_progress
 from projections.projection import registry
-from projections.view import Key, View
+from projections.view import Key, View, changed
 from tests import samples
 from tests.projections import histories as h
 
@@ -223,7 +225,20 @@ def test_no_view_keeps_the_hash_of_a_secret() -> None:
 
     assert "0" * 64 not in repr(key)
     assert "0" * 64 not in repr(said)
-    assert said.data["name"] == "a person"
+    assert json.loads(said.data)["name"] == "a person"
+
+
+def test_the_timeline_tells_an_event_as_the_log_holds_it() -> None:
+    (message,) = h.Log().add(h.submitted("a job", "a model", 3)).messages
+    entry = timeline.project(None, message.recorded)
+
+    assert json.loads(entry.data) == json.loads(message.data)
+
+
+def test_a_row_with_changes_equals_a_row_made_with_them() -> None:
+    row = the_row(jobs.VIEW, [h.submitted("a job", "a model", 3)])
+
+    assert changed(row, status="running", step=7) == replace(row, status="running", step=7)
 
 
 def test_a_revoked_key_stays_visible_as_revoked() -> None:
@@ -243,7 +258,7 @@ def test_the_timeline_has_a_row_for_every_event() -> None:
 def test_every_event_changes_a_row_of_some_view_beside_the_timeline(type_: str) -> None:
     views = [view for view in registry.views if view is not timeline.VIEW]
     known: dict[tuple[str, Key], Any] = {}
-    changed = False
+    touched = False
     for message in h.Log().add(*h.everything()).messages:
         recorded = message.recorded
         for view in views:
@@ -251,9 +266,22 @@ def test_every_event_changes_a_row_of_some_view_beside_the_timeline(type_: str) 
             if key is not None:
                 before = known.get((view.table.name, key))
                 after = known[view.table.name, key] = view.project(before, recorded)
-                changed |= after != before and type(recorded.event).__name__ == type_
+                touched |= after != before and type(recorded.event).__name__ == type_
 
-    assert changed
+    assert touched
+
+
+@pytest.mark.parametrize("view", registry.views, ids=lambda view: view.table.name)
+def test_a_view_wants_exactly_the_events_that_have_a_place_in_it(view: View[Any, Any]) -> None:
+    """What it does not name is not even read for it."""
+    placed = {
+        type(message.recorded.event).__name__
+        for message in h.Log().add(*h.everything()).messages
+        if view.key(message.recorded) is not None
+    }
+
+    assert placed == (set(EVENTS) if view.wants is None else view.wants & placed)
+    assert view.wants is None or view.wants <= set(EVENTS)
 
 
 @pytest.mark.parametrize("view", registry.views, ids=lambda view: view.table.name)

@@ -64,6 +64,7 @@ class Envelope(Generic[C]):
     causation_id: UUID | None
     sent_at: datetime
     command: C
+    traceparent: str = ""  # W3C; of the span in which it was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class Recorded(Generic[E_co]):
     correlation_id: UUID
     causation_id: UUID  # the command's id
     event: E_co
+    traceparent: str = ""  # W3C; of the span in which it was decided
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from uuid import UUID
 from domain.catalog import decode_command, decode_event
 from domain.messages import Command, Envelope, Event, Recorded, StreamId
 from domain.subjects import GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE, source_of
+from domain.tracing import HEADER, read_traceparent
 
 Headers = dict[str, str]
 SPEAKING_FOR_OTHERS = frozenset({GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE})
@@ -28,6 +29,7 @@ def encode_command(envelope: Envelope[Command]) -> tuple[Headers, bytes]:
         correlation_id=envelope.correlation_id,
         causation_id=envelope.causation_id,
         schema_version=1,
+        traceparent=envelope.traceparent,
     )
     return headers, envelope.command.model_dump_json().encode()
 
@@ -52,6 +54,7 @@ def decode_envelope(subject: str, headers: Mapping[str, str], data: bytes) -> En
         causation_id=UUID(causation) if causation else None,
         sent_at=_time(_required(headers, "ce-time")),
         command=decode_command(_required(headers, "ce-type"), data),
+        traceparent=read_traceparent(headers.get(HEADER, "")),
     )
 
 
@@ -68,6 +71,7 @@ def encode_event(
         correlation_id=cause.correlation_id,
         causation_id=cause.id,
         schema_version=type(event).schema_version,
+        traceparent=cause.traceparent,
     )
     return headers, event.model_dump_json().encode()
 
@@ -94,6 +98,7 @@ def decode_recorded(
         correlation_id=_known_uuid(_required(headers, "ce-correlationid")),
         causation_id=_uuid(_required(headers, "ce-causationid")),
         event=event,
+        traceparent=headers.get(HEADER, ""),
     )
 
 
@@ -108,6 +113,7 @@ def _common(
     correlation_id: UUID,
     causation_id: UUID | None,
     schema_version: int,
+    traceparent: str,
 ) -> Headers:
     headers = {
         "ce-specversion": "1.0",
@@ -124,6 +130,8 @@ def _common(
     }
     if causation_id is not None:
         headers["ce-causationid"] = str(causation_id)
+    if traceparent:
+        headers[HEADER] = traceparent
     return headers
 
 

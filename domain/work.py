@@ -62,6 +62,7 @@ class TrainAssignment(_Message):
     threads: int | None = None  # pinned by the first attempt that started
     base_model: BaseModelRecord | None = None  # pinned likewise
     correlation_id: UUID
+    traceparent: str = ""  # W3C; of what asked for it
 
 
 class EvaluateAssignment(_Message):
@@ -75,6 +76,7 @@ class EvaluateAssignment(_Message):
     threads: int | None = None
     base_model: BaseModelRecord | None = None
     correlation_id: UUID
+    traceparent: str = ""
 
 
 class StopWork(_Message):

@@ -21,7 +21,9 @@ from adapters.jetstream_publisher import JetStreamPublisher
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import PENDING_BYTES, RECONNECT_WAIT_S, close, connect
 from adapters.nats_letter_box import NatsLetterBox
+from domain.subjects import AGGREGATES
 from domain.work import Presence
+from finetrail import metrics
 from finetrail.blobs import open_blobs
 from finetrail.settings import NatsLogin, Settings
 from handlers.commands import CommandDesk, command_subscribers, durable_pull
@@ -29,6 +31,8 @@ from handlers.consume import consume
 from handlers.dead_letters import DeadLetters
 from handlers.follow_ups import World
 from handlers.histories import Histories
+from handlers.metrics import REGISTRY
+from handlers.observing import deciding, observed, reacting
 from handlers.react import Reactor
 from handlers.retries import Retries, settle_retry
 from handlers.scheduler import Scheduler
@@ -82,14 +86,16 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         retries = Retries(NatsLetterBox(nc), publish)
         reactor = Reactor(world, bus, publish, retries, scheduler.wake)
 
+        metrics.add(REGISTRY)
+        decide, react = deciding(desk.decide), reacting(reactor.react)
         command = partial(
-            settle_command, decide=desk.decide, reply=nc.publish, dead_letters=dead_letters
+            settle_command, decide=decide, reply=nc.publish, dead_letters=dead_letters
         )
-        event = partial(settle_event, react=reactor.react, dead_letters=dead_letters)
+        event = partial(settle_event, react=react, dead_letters=dead_letters)
         again = partial(
             settle_retry,
-            decide=desk.decide,
-            react=reactor.react,
+            decide=decide,
+            react=react,
             reply=nc.publish,
             dead_letters=dead_letters,
         )
@@ -100,10 +106,13 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         await nc.subscribe("presence.*", cb=partial(_on_presence, scheduler))
         _log.info("handlers serve workspace %s at %s", settings.workspace, login.url)
         async with asyncio.TaskGroup() as serving:
-            for subscriber in commands:
-                serving.create_task(consume(subscriber, command, over, workers=COMMAND_WORKERS))
-            serving.create_task(consume(reactions, event, over, workers=REACTION_WORKERS))
-            serving.create_task(consume(retried, again, over, workers=RETRY_WORKERS))
+            for name, subscriber in zip(AGGREGATES, commands, strict=True):
+                handle = observed(f"{name}-commands", command)
+                serving.create_task(consume(subscriber, handle, over, workers=COMMAND_WORKERS))
+            handle = observed("reactions", event)
+            serving.create_task(consume(reactions, handle, over, workers=REACTION_WORKERS))
+            handle = observed("retries", again)
+            serving.create_task(consume(retried, handle, over, workers=RETRY_WORKERS))
             serving.create_task(scheduler.run(over))
             serving.create_task(_watch(nc, scheduler, over))
             await _first(stop, over)

@@ -10,6 +10,7 @@ from litestar import Request
 from litestar.params import HeaderParameter
 from uuid_utils.compat import uuid7
 
+from domain.context import current
 from domain.errors import CommandTimeout
 from domain.messages import Command, Envelope, StreamId
 from domain.subjects import GATEWAY_SOURCE, NAMES, Aggregate
@@ -101,6 +102,7 @@ class Commands:
             causation_id=None,
             sent_at=datetime.now(UTC),
             command=command,
+            traceparent=current().traceparent,
         )
         try:
             outcome = await self._bus.send(envelope, timeout_s=DECIDE_S)

@@ -58,6 +58,7 @@ def ask(cause: Recorded[Event], reaction: str, stream: StreamId, command: Comman
         causation_id=cause.id,
         sent_at=cause.recorded_at,  # so that a repeat has the same bytes
         command=command,
+        traceparent=cause.traceparent,
     )
 
 

@@ -214,6 +214,7 @@ async def _training(event: WorkAssigned, workspace: str, world: World) -> TrainA
         threads=job.progress.threads,
         base_model=job.progress.base_model,
         correlation_id=history.events[0].correlation_id,
+        traceparent=history.events[0].traceparent,
     )
 
 
@@ -235,6 +236,7 @@ async def _evaluation(
         threads=requested.threads,
         base_model=requested.base_model,
         correlation_id=history.events[0].correlation_id,
+        traceparent=history.events[0].traceparent,
     )
 
 

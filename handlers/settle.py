@@ -20,6 +20,7 @@ from domain.errors import (
 from domain.messages import Command, Envelope, Event, Outcome, Recorded
 from domain.wire import decode_envelope, decode_recorded
 from handlers.dead_letters import DeadLetters
+from handlers.metrics import DEAD_LETTERS
 
 MAX_DELIVERIES: Final = 5  # of a message whose handling raises what nobody expected
 BACK_OFF_S: Final = (0.1, 0.5, 2.0, 10.0, 30.0)  # by delivery; a server restarts within seconds
@@ -176,6 +177,7 @@ async def _put_aside(
             reason=reason,
         )
         await msg.term()
+        DEAD_LETTERS.labels(kind).inc()
     except (NatsError, StoreUnavailable) as error:
         await _later(msg, error)
     else:

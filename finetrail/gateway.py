@@ -4,9 +4,9 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
+from adapters.claimed_telemetry import ClaimedFeed
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect
-from adapters.nats_feed import NatsFeed
 from adapters.nats_inference import NatsInference
 from adapters.postgres_request_store import PostgresRequestStore
 from finetrail import metrics
@@ -50,7 +50,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             ),
             bus=NatsCommandBus(nc),
             queries=queries,
-            feed=NatsFeed(nc),
+            feed=ClaimedFeed(nc),
             blobs=await stack.enter_async_context(open_blobs(settings)),
             inference=inference,
             requests=PostgresRequestStore(settings.postgres_dsn),

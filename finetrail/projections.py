@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from nats.aio.client import Client
 
+from adapters.claimed_telemetry import ClaimedSource
 from adapters.jetstream_feed_log import JetStreamFeedLog
 from adapters.nats_connection import close, connect
 from adapters.nats_event_source import NatsEventSource
@@ -69,7 +70,7 @@ async def _project_views(nc: Client, dsn: str) -> None:
     await _create_tables_when_there(dsn)
     runners: Sequence[Runner[Any]] = (
         Runner(registry, NatsEventSource(nc, "EVENTS", "events.>"), dsn),
-        Runner(step_metrics, NatsEventSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
+        Runner(step_metrics, ClaimedSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
     )
     await asyncio.gather(*map(_run, runners))
 

@@ -125,13 +125,17 @@ class HashedFile:
             self._aside.replace(to)
 
 
+def is_hash(name: str) -> bool:
+    return len(name) == 64 and not set(name) - set("0123456789abcdef")
+
+
 def checked_hash(sha256: str) -> str:
     """The hash itself.
 
     Raises:
         ValueError: The name is not 64 lower-case hexadecimal digits.
     """
-    if len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+    if not is_hash(sha256):
         raise ValueError(f"{sha256[:80]!r} is not a SHA-256 in lower-case hexadecimal")
     return sha256
 

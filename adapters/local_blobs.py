@@ -18,6 +18,7 @@ from adapters.blob_files import (
     checked_hash,
     chunks_of,
     fetch,
+    is_hash,
     open_to_read,
     private_folder,
     remove_leftovers,
@@ -161,10 +162,9 @@ def _blobs_on(shelf: Path) -> list[StoredBlob]:
     """The blobs of ``sha256/ab``; whatever else somebody has put there is passed over."""
     found = []
     for path in (path for folder in _entries(shelf) for path in _entries(folder)):
-        with suppress(ValueError, FileNotFoundError):
-            checked_hash(path.name)
+        with suppress(FileNotFoundError):  # deleted this very moment
             info = path.lstat()
-            if stat.S_ISREG(info.st_mode):
+            if is_hash(path.name) and stat.S_ISREG(info.st_mode):
                 modified_at = datetime.fromtimestamp(info.st_mtime, UTC)
                 found.append(StoredBlob(path.name, info.st_size, modified_at))
     return found

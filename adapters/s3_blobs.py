@@ -26,14 +26,14 @@ from adapters.blob_files import (
     StoredBlob,
     checked_hash,
     fetch,
+    is_hash,
     open_to_read,
     private_folder,
     remove_leftovers,
 )
-from adapters.s3_requests import Body, S3Access, S3Requests
+from adapters.s3_requests import PREFIX, Body, S3Access, S3Requests
 from domain.blobs import BlobRef
 
-PREFIX: Final = "blobs/sha256/"
 UPLOADS: Final = 4  # at a time, each with one part in memory
 PART: Final = 16 * 1024 * 1024  # bytes; the larger, the more memory and the fewer requests
 MOST_PARTS: Final = 10_000  # of one object, says S3
@@ -124,7 +124,7 @@ class S3Blobs:
         while page := await self._requests.call(lambda: list(islice(listing, PAGE))):
             for each in page:
                 sha256 = each.object_name.rpartition("/")[2]
-                if each.object_name == _name(sha256):
+                if is_hash(sha256) and each.object_name == _name(sha256):
                     yield StoredBlob(sha256, each.size, each.last_modified)
 
     async def delete(self, sha256: str) -> None:

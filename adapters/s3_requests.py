@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 import urllib3
 from minio import Minio
 from minio.error import MinioException, S3Error
-from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.exceptions import HTTPError, MaxRetryError, NewConnectionError
 from urllib3.exceptions import TimeoutError as HTTPTimeout
 
 from adapters.blob_files import BlobMissing, BlobsAway, NoSpace
 
+PREFIX: Final = "blobs/sha256/"
 THREADS: Final = 32  # requests at a time; a thread that waits for the server costs nothing else
 CONNECTIONS: Final = 64  # kept open; every download that is under way holds one
 CONNECT_S: Final = 5.0
@@ -94,8 +95,14 @@ class S3Requests:
 
     def ensure_bucket(self) -> None:
         """To be called in a thread."""
-        if self.client.bucket_exists(self.bucket):
-            return
+        try:  # not by HEAD, whose refusals have no reason in them
+            next(self.client.list_objects(self.bucket, prefix=PREFIX), None)
+        except S3Error as error:
+            if error.code != "NoSuchBucket":
+                raise
+            self._make_bucket()
+
+    def _make_bucket(self) -> None:
         try:
             self.client.make_bucket(self.bucket)
         except S3Error as error:
@@ -129,7 +136,7 @@ class S3Requests:
     def _absence(self, error: Exception) -> BlobsAway:
         server = f"the S3 server at {self._access.endpoint}"
         cause = error.reason if isinstance(error, MaxRetryError) else error
-        if isinstance(cause, HTTPTimeout):
+        if isinstance(cause, HTTPTimeout) and not isinstance(cause, NewConnectionError):
             return BlobsAway(errno.ETIMEDOUT, f"{server} does not answer in time")
         if isinstance(cause, MinioException):
             return BlobsAway(errno.ECONNREFUSED, f"{server} gives an answer that is none: {cause}")

@@ -51,6 +51,7 @@ from domain.work import (
     PredictRequest,
     Scores,
 )
+from finetrail.blobs import BlobStore
 from gateway.api_keys import NewKey, new_key
 from gateway.app import Config, Gateway
 from gateway.ports import Log, RequestFigures
@@ -185,7 +186,7 @@ class MemoryFeed:
 class MemoryBus:
     """Decides at once, by the real rules; uploads are validated as the reaction would."""
 
-    def __init__(self, store: MemoryEventStore, feed: MemoryFeed, blobs: LocalBlobs) -> None:
+    def __init__(self, store: MemoryEventStore, feed: MemoryFeed, blobs: BlobStore) -> None:
         self._store = store
         self._blobs = blobs
         self._feed = feed
@@ -520,11 +521,13 @@ class World:
 
     roles: ClassVar[tuple[Role, ...]] = ("viewer", "editor", "admin")
 
-    def __init__(self, folder: Path, *, max_upload_bytes: int = 1_000_000) -> None:
+    def __init__(
+        self, folder: Path, *, max_upload_bytes: int = 1_000_000, blobs: BlobStore | None = None
+    ) -> None:
         self.folder = folder
         self.store = MemoryEventStore()
         self.feed = MemoryFeed(self.store)
-        self.blobs = LocalBlobs(folder)
+        self.blobs = blobs or LocalBlobs(folder)
         self.bus = MemoryBus(self.store, self.feed, self.blobs)
         self.queries = MemoryQueries(self.store)
         self.inference = FakeInference()
@@ -697,9 +700,9 @@ class World:
 
 
 @asynccontextmanager
-async def running_world(folder: Path) -> AsyncIterator[World]:
+async def running_world(folder: Path, blobs: BlobStore | None = None) -> AsyncIterator[World]:
     """A world whose keys are loaded and whose gateway follows its log."""
-    world = World(folder)
+    world = World(folder, blobs=blobs)
     await world.issue_keys()
     running = asyncio.create_task(world.gateway.run())
     try:

@@ -11,7 +11,7 @@ STREAM: Final = "FEED"
 # Position in the event log. NATS keeps headers that begin with `Nats-` to itself.
 SEQUENCE_HEADER: Final = "ft-sequence"
 # Whoever may read events may be less than whoever manages keys.
-HIDDEN: Final = {"secret_hmac"}
+HIDDEN: Final = {"secret_hmac", "token_hmac"}
 
 
 @dataclass(frozen=True, slots=True)

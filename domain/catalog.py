@@ -18,6 +18,8 @@ from domain.evaluations.commands import EvaluationCommand
 from domain.evaluations.events import EvaluationEvent
 from domain.jobs.commands import JobCommand
 from domain.jobs.events import JobEvent
+from domain.links.commands import LinkCommand
+from domain.links.events import LinkEvent
 from domain.messages import Command, Event
 from domain.model_versions.commands import ModelVersionCommand
 from domain.model_versions.events import ModelVersionEvent
@@ -41,6 +43,7 @@ _COMMANDS: Final[dict[Aggregate, Any]] = {
     "agent": AgentCommand,
     "queue": QueueCommand,
     "dead_letter": DeadLetterCommand,
+    "link": LinkCommand,
 }
 _EVENTS: Final[dict[Aggregate, Any]] = {
     "dataset": DatasetEvent,
@@ -52,6 +55,7 @@ _EVENTS: Final[dict[Aggregate, Any]] = {
     "agent": AgentEvent,
     "queue": QueueEvent,
     "dead_letter": DeadLetterEvent,
+    "link": LinkEvent,
 }
 
 
@@ -59,7 +63,7 @@ def _by_name(unions: dict[Aggregate, Any]) -> dict[str, tuple[Aggregate, Any]]:
     return {
         class_.__name__: (aggregate, class_)
         for aggregate, union in unions.items()
-        for class_ in get_args(union)
+        for class_ in get_args(union) or (union,)
     }
 
 

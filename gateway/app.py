@@ -29,6 +29,7 @@ from gateway.inference import Catalog
 from gateway.job_logs import JobLogsController
 from gateway.jobs import JobsController
 from gateway.keyring import Keyring
+from gateway.links import Linker, LinksController
 from gateway.metrics import page
 from gateway.models import ModelsController
 from gateway.monitoring import MetricsController, RequestsController
@@ -42,13 +43,16 @@ from gateway.ports import Blobs, CommandBus, Feed, Inference, RequestStore
 from gateway.predicting import Predictor
 from gateway.problems import Problem, as_response
 from gateway.request_statistics import RequestStatistics
+from gateway.schema_routes import PublishedController
 from gateway.sse import EventStreams
+from gateway.tickets import Tickets, ticket_key
 from projections.queries import Queries
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # of JSON: 256 texts of 20,000 characters fit, escaped
 JSON: Final = frozenset({"application/json"})
 API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     DatasetsController,
+    LinksController,
     JobsController,
     JobLogsController,
     JobEventsController,
@@ -71,6 +75,8 @@ class Config:
     pepper: bytes  # what the hashes of keys depend on
     max_upload_bytes: int
     allowed_hosts: Sequence[str] = LOOPBACK
+    link_minutes: int = 15  # that a link is good for when nobody says
+    public_url: str | None = None  # where others reach it; the host they name if not set
     heartbeat_s: float = 15.0  # proxies close connections that are silent for a minute
     ping_s: float = 10.0  # while a model is silent; people wait for its first word
 
@@ -114,6 +120,15 @@ class Gateway:
                 self.hub,
                 workspace=workspace,
                 max_bytes=config.max_upload_bytes,
+            ),
+            "linker": Linker(
+                Tickets(ticket_key(config.pepper)),
+                commands,
+                blobs,
+                feed,
+                workspace,
+                config.link_minutes,
+                config.public_url,
             ),
             "predictor": Predictor(inference, queries, workspace),
             "openai_models": models,
@@ -161,7 +176,8 @@ def _litestar(
     extra: Mapping[str, Provide] = MappingProxyType({}),
 ) -> Litestar:
     """The application, or with ``described`` a copy of it that is only asked what it is."""
-    system = [HealthController, MetricsController, *([] if described else [SchemaController])]
+    undescribed = [] if described else [SchemaController]
+    system = [HealthController, MetricsController, PublishedController, *undescribed]
     return Litestar(
         [Router("/api/v1", route_handlers=API_ROUTES), openai_router(), *system],
         dependencies={

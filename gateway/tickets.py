@@ -37,12 +37,13 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveTicket:
-    """Leave to read the ZIP of one version of a model."""
+    """Leave to read the ZIP of one version of a model, or one file of it."""
 
     model: str
     number: int
     version_id: UUID
     expires_at: int  # unix seconds
+    path: str | None = None  # of the file; None for the ZIP
     holder: str = ""
 
 

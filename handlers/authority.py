@@ -66,6 +66,7 @@ ID_FIELDS: Final[dict[Aggregate, str]] = {
     "model_version": "version_id",
     "evaluation": "evaluation_id",
     "agent": "agent_id",
+    "link": "link_id",
 }
 
 

@@ -11,6 +11,7 @@ from domain.datasets.dataset import decider as datasets
 from domain.dead_letters.dead_letter import decider as dead_letters
 from domain.evaluations.evaluation import decider as evaluations
 from domain.jobs.job import decider as jobs
+from domain.links.link import decider as links
 from domain.messages import Command, Decider, Envelope, Outcome
 from domain.model_versions.model_version import decider as model_versions
 from domain.models.model import decider as models
@@ -32,6 +33,7 @@ DECIDERS: Final[dict[Aggregate, Decider[Any, Any, Any]]] = {
     "agent": agents,
     "queue": queues,
     "dead_letter": dead_letters,
+    "link": links,
 }
 
 

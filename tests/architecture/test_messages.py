@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from collections import Counter
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import domain
 from domain.catalog import _COMMANDS, _EVENTS, COMMANDS, EVENTS
@@ -30,15 +30,20 @@ def _all(base: type) -> set[type]:
     return found
 
 
+def _members(union: Any) -> tuple[type, ...]:
+    """A union of one is that one."""
+    return get_args(union) or (union,)
+
+
 def test_each_event_is_in_exactly_one_union() -> None:
-    members = Counter(class_ for union in _EVENTS.values() for class_ in get_args(union))
+    members = Counter(class_ for union in _EVENTS.values() for class_ in _members(union))
 
     assert set(members) == _all(Event)
     assert set(members.values()) == {1}
 
 
 def test_each_command_is_in_exactly_one_union() -> None:
-    members = Counter(class_ for union in _COMMANDS.values() for class_ in get_args(union))
+    members = Counter(class_ for union in _COMMANDS.values() for class_ in _members(union))
 
     assert set(members) == _all(Command) - PARTS
     assert set(members.values()) == {1}

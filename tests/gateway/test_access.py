@@ -2,15 +2,19 @@
 
 import re
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 from litestar.routes import HTTPRoute
 
 from gateway.access_matrix import ACCESS, RANK
 from gateway.api_keys import _checksum, new_key, parse_key, same_secret, secret_hmac
+from gateway.tickets import ArchiveTicket, Ticket, Tickets, ticket_key
 from tests.gateway.world import PEPPER, World
 
 SAMPLES = {
+    "type": "Nothing",
+    "file": "1.json",
     "dataset_id": "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58",
     "job_id": "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58",
     "evaluation_id": "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58",
@@ -25,7 +29,11 @@ SAMPLES = {
 
 
 def path_of(template: str) -> str:
-    return re.sub(r"{(\w+)}", lambda match: SAMPLES[match[1]], template)
+    tickets = Tickets(ticket_key(PEPPER))
+    samples = SAMPLES | {"ticket": tickets.issue(Ticket("GET", "0" * 64, 2**40))}
+    if template.endswith("/archives/{ticket}"):
+        samples["ticket"] = tickets.issue_archive(ArchiveTicket("nothing", 1, UUID(int=1), 2**40))
+    return re.sub(r"{(\w+)}", lambda match: samples[match[1]], template)
 
 
 def routes(world: World) -> set[tuple[str, str]]:

@@ -42,6 +42,7 @@ from domain.jobs.spec import DatasetRef, Hyperparameters, JobSpec
 from domain.messages import Command, Envelope, Event, Recorded, StreamId, event_id
 from domain.model_versions.events import ModelFailed, ModelReady, VersionRegistered
 from domain.models.events import ModelActivated, ModelCreated, VersionNumbered
+from domain.links.events import LinkIssued
 from domain.queues.events import WorkAssigned, WorkQueued, WorkWithdrawn
 from domain.queues.queue import queue_id
 from domain.subjects import telemetry_subject
@@ -536,7 +537,18 @@ def _everything() -> list[Event]:
         key_issued("aaaaaaaa"),
         KeyRevoked(key_id="aaaaaaaa"),
         AgentRevoked(agent_id=AGENT),
+        link_issued("tickets"),
     ]
+
+
+def link_issued(dataset: str) -> LinkIssued:
+    return LinkIssued(
+        link_id=id_of("link", dataset),
+        resource="dataset",
+        resource_id=id_of("dataset", dataset),
+        path=None,
+        expires_at=START + timedelta(minutes=15),
+    )
 
 
 def step(number: int, loss: float | None = None) -> StepMetrics:

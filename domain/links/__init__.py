@@ -1,0 +1,1 @@
+"""Links to bytes that are good for a while for whoever holds them."""

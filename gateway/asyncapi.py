@@ -81,7 +81,7 @@ def document() -> Json:
     channels: Json = {}
     messages: Json = {}
     for event in event_versions():
-        name = f"feed.{event.aggregate}.{event_token(event.type)}"
+        name = f"feed.{event.aggregate}.{event_token(event.event_type)}"
         channel = channels.setdefault(name, _feed(event))
         channel["messages"][event.name] = _ref("messages", event.name)
         messages[event.name] = _event(event)
@@ -120,10 +120,10 @@ def document() -> Json:
 
 
 def _feed(event: EventVersion) -> Json:
-    token = event_token(event.type)
+    token = event_token(event.event_type)
     return _channel(
         f"feed.{{workspace}}.{event.aggregate}.{token}.{{id}}",
-        f"Every {event.type}; the last token is the id of the aggregate `{event.aggregate}`.",
+        f"Every {event.event_type}; the last token is the id of the aggregate `{event.aggregate}`.",
         stream=STREAM,
         filter_subject=f"feed.*.{event.aggregate}.{token}.*",
     )
@@ -158,14 +158,14 @@ def _channel(
 def _event(event: EventVersion) -> Json:
     told = {
         "properties": {
-            "ce-type": {"const": event.type},
+            "ce-type": {"const": event.event_type},
             "ce-schemaversion": {"const": str(event.version)},
         }
     }
     message = _message(event.class_, "EventHeaders")
     return message | {
-        "name": event.type,
-        "title": f"{event.type}, version {event.version}",
+        "name": event.event_type,
+        "title": f"{event.event_type}, version {event.version}",
         "headers": {"type": "object", "allOf": [message["headers"], told]},
         "payload": _ref("schemas", event.name),
     }

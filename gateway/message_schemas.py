@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 COMPONENTS: Final = "#/components/schemas/"
-TELEMETRY: Final = {"log": LogEmitted, "metrics": MetricsLogged}
+TELEMETRY: Final[dict[str, type[BaseModel]]] = {"log": LogEmitted, "metrics": MetricsLogged}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +25,14 @@ class EventVersion:
     """An event type as it is written today, or as it was."""
 
     aggregate: Aggregate
-    type: str
+    event_type: str
     version: int
     class_: type[BaseModel]
     current: bool
 
     @property
     def name(self) -> str:
-        return self.type if self.current else f"{self.type}.v{self.version}"
+        return self.event_type if self.current else f"{self.event_type}.v{self.version}"
 
 
 def event_versions() -> Iterator[EventVersion]:
@@ -56,12 +56,12 @@ def event_schema(version: EventVersion) -> Json:
     """One event's schema that needs no other document."""
     head: Json = {
         "$schema": DIALECT,
-        "$id": f"urn:finetrail:event:{version.type}:{version.version}",
+        "$id": f"urn:finetrail:event:{version.event_type}:{version.version}",
     }
     if not version.current:
         return head | _older(version)
     parts = _schemas([version.class_], "#/$defs/", hidden=HIDDEN)
-    whole = parts.pop(version.type)
+    whole = parts.pop(version.event_type)
     return head | whole | ({"$defs": parts} if parts else {})
 
 
@@ -80,7 +80,7 @@ def _older(version: EventVersion) -> Json:
         "type": "object",
         "title": version.name,
         "description": (
-            f"{version.type} as older releases of Finetrail wrote it. The log keeps it so, and this "
+            f"{version.event_type} as older releases of Finetrail wrote it. The log keeps it so, and this "
             "release reads it as the current version."
         ),
     }

@@ -46,11 +46,11 @@ class PublishedController(Controller):
         return EventSchemas(
             items=[
                 EventSchema(
-                    type=each.type,
+                    type=each.event_type,
                     version=each.version,
                     aggregate=each.aggregate,
-                    filter=f"feed.*.{each.aggregate}.{event_token(each.type)}.*",
-                    schema=f"/schema/events/{each.type}/{each.version}{_EXTENSION}",
+                    filter=f"feed.*.{each.aggregate}.{event_token(each.event_type)}.*",
+                    schema=f"/schema/events/{each.event_type}/{each.version}{_EXTENSION}",
                 )
                 for each in event_versions()
             ]
@@ -79,7 +79,7 @@ def _asyncapi() -> bytes:
 @cache
 def _schemas() -> dict[tuple[str, str], bytes]:
     return {
-        (each.type, f"{each.version}{_EXTENSION}"): json.dumps(
+        (each.event_type, f"{each.version}{_EXTENSION}"): json.dumps(
             event_schema(each), ensure_ascii=False
         ).encode()
         for each in event_versions()

@@ -12,11 +12,13 @@ from nats.errors import Error as NatsError
 from adapters.nats_agent_link import NatsAgentLink
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect
+from finetrail import metrics
 from finetrail.blobs import BlobStore, open_blobs
 from finetrail.settings import PREFIX, Settings
 from finetrail.stack.orphans import MARKER
 from gpu_agent.agent import Agent, Identity
 from gpu_agent.attempt import Workshop
+from gpu_agent.figures import FIGURES
 from gpu_agent.machine import this_machine
 from gpu_agent.serving_child import SERVING_FOLDER, Serving, ServingConfig
 
@@ -41,6 +43,7 @@ async def run_agent(
     nc = await _connected(settings, stop)
     if nc is None:
         return
+    metrics.add(FIGURES)
     link = NatsAgentLink(nc, agent_id=settings.agent_id, workspace=settings.workspace)
     try:
         async with open_blobs(settings) as blobs:

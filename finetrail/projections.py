@@ -11,8 +11,10 @@ from adapters.claimed_telemetry import ClaimedSource
 from adapters.jetstream_feed_log import JetStreamFeedLog
 from adapters.nats_connection import close, connect
 from adapters.nats_event_source import NatsEventSource
+from finetrail import metrics
 from finetrail.settings import Settings
 from projections.feed import Feeder
+from projections.figures import FIGURES
 from projections.postgres import AWAY
 from projections.projection import registry, step_metrics
 from projections.run import Runner
@@ -37,6 +39,7 @@ async def create_tables(dsn: str) -> None:
 
 async def run_projections(settings: Settings, stop: asyncio.Event) -> None:
     """Keep the read model up to date until ``stop`` is set, through absences of NATS and Postgres."""
+    metrics.add(FIGURES)
     working = asyncio.create_task(_project(settings), name="projections")
     stopping = asyncio.create_task(stop.wait())
     try:

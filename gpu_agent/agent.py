@@ -7,7 +7,7 @@ import shutil
 from asyncio import TaskGroup
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import Final
 from uuid import UUID, uuid5
 
 from domain.agents.commands import EnrolAgent
+from domain.context import Context, working_on
 from domain.inference import InService
 from domain.jobs.spec import Method
 from domain.messages import Command, Envelope, StreamId
+from domain.tracing import Span, Value, read_traceparent, span
 from domain.work import EvaluateAssignment, HeldWork, Presence, StopWork, TrainAssignment
 from gpu_agent.attempt import RunningAttempt, Workshop
+from gpu_agent.figures import HELD, SLOTS
 from gpu_agent.machine import Machine
 from gpu_agent.ports import AgentLink, Commands, WorkItem
 from gpu_agent.reports import Attempt, Reports, send_until_decided
@@ -90,6 +93,7 @@ class Agent:
         self._held: dict[tuple[UUID, int], _Held] = {}
         self._ended: deque[tuple[UUID, int]] = deque(maxlen=REMEMBERED)
         self._slots = asyncio.Semaphore(identity.slots)
+        SLOTS.set(identity.slots)
         self._ready = False
         self._draining = False
         self._refusal = ""
@@ -227,10 +231,13 @@ class Agent:
     async def _hold(self, held: _Held) -> None:
         attempt = held.running.attempt
         keeping = asyncio.create_task(_keep(held))
+        HELD.inc()
         try:
             async with self._slots:  # a place may become free in the log a moment before it is
-                await held.running.run()
+                with working_on(_context(held.assignment)), _span(attempt, held.assignment):
+                    await held.running.run()
         finally:
+            HELD.dec()
             keeping.cancel()
         self._ended.append(attempt.key)
         del self._held[attempt.key]
@@ -253,6 +260,25 @@ class Agent:
             _, late = await asyncio.wait(tasks, timeout=GIVE_BACK_S + RELEASE_S)
             for task in late:  # the log is away; the scheduler will notice that this process is too
                 task.cancel()
+
+
+def _context(assignment: TrainAssignment | EvaluateAssignment) -> Context:
+    return Context(
+        correlation_id=str(assignment.correlation_id),
+        workspace=assignment.workspace,
+        traceparent=read_traceparent(assignment.traceparent),
+    )
+
+
+def _span(
+    attempt: Attempt, assignment: TrainAssignment | EvaluateAssignment
+) -> AbstractContextManager[Span]:
+    about: dict[str, Value] = {
+        "finetrail.work_id": str(attempt.work_id),
+        "finetrail.attempt": attempt.number,
+        "finetrail.method": assignment.spec.method,
+    }
+    return span(f"attempt {assignment.kind}", "consumer", attributes=about)
 
 
 async def _keep(held: _Held) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar, assert_never
+from typing import Final, Literal, TypeVar, assert_never
 
 from pydantic import ValidationError
 
@@ -43,6 +43,7 @@ from gpu_agent.attempt_files import (
     without_paths,
 )
 from gpu_agent.child_process import ChildProcess, how_it_ended
+from gpu_agent.figures import ATTEMPTS, STEPS, TOKENS
 from gpu_agent.ports import AgentLink, Blobs
 from gpu_agent.protocol import (
     ChildFiles,
@@ -64,6 +65,7 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
 
 T = TypeVar("T")
+Outcome = Literal["finished", "failed", "released", "stopped", "fenced"]
 _log = logging.getLogger(__name__)
 
 
@@ -107,6 +109,7 @@ class RunningAttempt:
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()
         self._stop_reason, self._stop_s = "", 0.0
+        self._outcome: Outcome | None = None  # once it is in the log
 
     def stop(self, reason: str, within_s: float) -> None:
         """Ask the child to stop at its next step; after a while it is killed."""
@@ -117,13 +120,16 @@ class RunningAttempt:
     async def run(self) -> None:
         """Work until the attempt has ended, one way or another, and the log knows."""
         if not await self._reports.claim():
+            ATTEMPTS.labels(self.attempt.kind, "unclaimed").inc()
             return
         sending = asyncio.create_task(self._telemetry.run())
         try:
             await self._work()
         except* Fenced as fenced:
             _log.warning("%s is abandoned: %s", self.attempt, fenced.exceptions[0])
+            self._outcome = self._outcome or "fenced"
         finally:
+            ATTEMPTS.labels(self.attempt.kind, self._outcome or "cancelled").inc()
             sending.cancel()
             await remove_folder(self._folder)
             with suppress(OSError):  # another attempt's folder lies beside it
@@ -231,6 +237,9 @@ class RunningAttempt:
             return None
         match fact:
             case StepDone():
+                method = self._assignment.spec.method
+                STEPS.labels(method).inc()
+                TOKENS.labels(method).inc(max(0.0, fact.tokens_per_s * fact.step_s))
                 self._telemetry.step(fact)
             case LogLine():
                 self._telemetry.log(fact.level, fact.message)
@@ -366,6 +375,7 @@ class RunningAttempt:
             command = self.attempt.released(f"the result could not be stored: {error}")
         await self._telemetry.flush(FLUSH_S)
         outcome = await self._reports.send(command)
+        self._outcome = _outcome(fact)
         if outcome.status in {"rejected", "failed"} and isinstance(
             fact, TrainingFinished | EvaluationFinished
         ):  # the same work would give the same refused result, again and again
@@ -395,3 +405,15 @@ class RunningAttempt:
                 return self.attempt.released(fact.message)
             case _:
                 return self.attempt.released(self._stop_reason or "stopped")
+
+
+def _outcome(fact: Fact) -> Outcome:
+    match fact:
+        case TrainingFinished() | EvaluationFinished():
+            return "finished"
+        case Failed(retryable=False):
+            return "failed"
+        case Failed():
+            return "released"
+        case _:
+            return "stopped"

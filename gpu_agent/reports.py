@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 
 from typing_extensions import override
 
+from domain.context import current
 from domain.errors import BusUnavailable, CommandTimeout
 from domain.evaluations.commands import ClaimEvaluation, FailEvaluation, ReleaseEvaluation
 from domain.jobs.commands import ClaimJob, FailJob, ReleaseJob
@@ -122,6 +123,7 @@ class Reports:
             causation_id=None,
             sent_at=datetime.now(UTC),
             command=command,
+            traceparent=current().traceparent,
         )
         return await send_until_decided(self._commands, envelope)
 

@@ -21,6 +21,13 @@ from domain.inference import (
 from domain.jobs.spec import DEFAULT_BASE_MODEL, Method
 from domain.work import Failed, PredictReply, PredictRequest
 from gpu_agent.attempt_files import without_paths
+from gpu_agent.figures import (
+    GENERATED_TOKENS,
+    GENERATIONS,
+    PREDICTIONS,
+    SERVING_DEATHS,
+    SERVING_STARTS,
+)
 from gpu_agent.ports import Blobs, Send
 from gpu_agent.protocol import (
     ADAPTERS,
@@ -219,6 +226,7 @@ class Serving:
                 try:
                     await self._live()
                 except ServingDied as death:
+                    SERVING_DEATHS.inc()
                     _log.warning("%s", death)
                     self._refuse_what_died(str(death))
                     if self._predictions or death.was_ready:
@@ -234,6 +242,7 @@ class Serving:
 
     async def _live(self) -> None:
         """One life of a child."""
+        SERVING_STARTS.inc()
         config = self._config
         order = ServingInput(
             threads=config.threads,
@@ -283,11 +292,15 @@ class Serving:
                 if prediction is None or prediction.request.request_id != reply.reply.request_id:
                     raise ServingDied("serving answers what was not asked", was_ready=True)
                 _settle(prediction.reply, reply.reply)
+                PREDICTIONS.inc()
                 self._hand_over()
             case Warmed():
                 if warming := self._warming.get(reply.warm_id):
                     _settle(warming.outcome, reply.error)
             case Begun() | Piece() | End() | Refused():
+                if isinstance(reply, End):
+                    GENERATIONS.labels(reply.reason).inc()
+                    GENERATED_TOKENS.inc(reply.completion_tokens)
                 if stream := self._streams.get(reply.request_id):
                     stream.deliver(reply)
             case _:

@@ -8,7 +8,7 @@ from typing import Protocol
 from domain.context import Context, current, working_on
 from domain.errors import Rejected
 from domain.messages import Command, Envelope, Event, Outcome, Recorded
-from domain.tracing import HEADER, read_traceparent, span
+from domain.tracing import HEADER, Value, read_traceparent, span
 from handlers.metrics import (
     COMMAND_SECONDS,
     COMMANDS,
@@ -93,7 +93,7 @@ def _context(msg: Delivery) -> Context:
     )
 
 
-def _of_command(envelope: Envelope[Command]) -> dict[str, str | int | float]:
+def _of_command(envelope: Envelope[Command]) -> dict[str, Value]:
     stream = envelope.stream
     return {
         "finetrail.command_id": str(envelope.id),
@@ -102,7 +102,7 @@ def _of_command(envelope: Envelope[Command]) -> dict[str, str | int | float]:
     }
 
 
-def _of_event(recorded: Recorded[Event]) -> dict[str, str | int | float]:
+def _of_event(recorded: Recorded[Event]) -> dict[str, Value]:
     stream = recorded.stream
     return {
         "finetrail.event_id": str(recorded.id),

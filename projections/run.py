@@ -13,12 +13,15 @@ import contextlib
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, Literal
 
 import asyncpg
 
 from domain.errors import StoreUnavailable
 from projections import tables
+from projections.figures import RUNNING
+from projections.observing import observed
 from projections.ports import EventSource, Message
 from projections.postgres import AWAY
 from projections.projection import Projection, Unreadable
@@ -146,7 +149,10 @@ class Runner(Generic[M]):
                     writing = None
                 if read.last is not None:
                     sequence = read.last.sequence
-                    writing = asyncio.create_task(self._write(connection, read.messages, read.last))
+                    write = partial(self._write, connection, read.messages, read.last)
+                    writing = asyncio.create_task(
+                        observed(self.state.name, batch, read.last, write)
+                    )
                 if read.broken is not None:
                     if writing is not None:
                         await writing  # what stands before it still counts
@@ -267,6 +273,7 @@ class Runner(Generic[M]):
         if (self.state.status, self.state.error) == (status, reason):
             return
         self.state.status, self.state.error = status, reason
+        RUNNING.labels(self.state.name).set(status == "running")
         level = {"stopped": logging.CRITICAL, "replaced": logging.ERROR, "waiting": logging.WARNING}
         _log.log(
             level.get(status, logging.INFO),
@@ -285,6 +292,10 @@ async def _fold(
     messages: Sequence[M],
 ) -> None:
     """Load the rows that these messages touch, project in memory, write those that changed."""
+    if view.append_only:
+        rows = (view.project(None, message) for message in messages if view.key(message))
+        await store.write(connection, [row for row in rows if row is not None])
+        return
     touched: dict[Key, list[M]] = {}
     for message in messages:
         key = view.key(message)
@@ -292,7 +303,7 @@ async def _fold(
             touched.setdefault(key, []).append(message)
     if not touched:
         return
-    known = {} if view.append_only else await store.load(connection, touched)
+    known = await store.load(connection, touched)
     changed: list[R] = []
     for key, its in touched.items():
         row = before = known.get(key)

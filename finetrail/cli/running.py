@@ -4,10 +4,12 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from finetrail.compatibility import check_log
 from finetrail.logs import log_to_stderr
 from finetrail.metrics import served
 from finetrail.owner import issue_key
 from finetrail.settings import Settings
+from finetrail.tracing import traced
 
 Role = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
@@ -24,8 +26,27 @@ async def _until_signalled(role: Role, name: str, settings: Settings) -> None:
     for wanted in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(wanted, stop.set)
     figures = settings.metrics
-    async with served(figures.host, figures.agent_port if name == "agent" else figures.port):
-        await role(settings, stop)
+    if not await _may_serve(name, settings, stop):
+        return
+    port = figures.agent_port if name == "agent" else figures.port
+    with traced(name, settings.tracing.endpoint):
+        async with served(figures.host, port):
+            await role(settings, stop)
+
+
+async def _may_serve(name: str, settings: Settings, stop: asyncio.Event) -> bool:
+    """Whether the role is to start: the log is there and not a newer build's, and no signal came."""
+    checking = asyncio.create_task(check_log(settings, name))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if checking.done():
+            checking.result()
+        return not stop.is_set()
+    finally:
+        for task in (checking, stopping):
+            task.cancel()
+        await asyncio.gather(checking, stopping, return_exceptions=True)
 
 
 async def show_first_key(settings: Settings) -> None:

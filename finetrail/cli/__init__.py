@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from finetrail.cli import chat, data, dead_letters, jobs, keys, log, models, roles
+from finetrail.cli import chat, data, dead_letters, feed, jobs, keys, log, models, roles
 from finetrail.cli.options import JSON
 
 
@@ -41,6 +41,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="datasets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(feed.app, name="feed")
 for module in (roles, jobs, models, chat, log):
     module.register(app)
 

@@ -1,10 +1,7 @@
 """Every message by name: from a type and its JSON back to the class, and to the aggregate it belongs to."""
 
-from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, Final, get_args
-
-from pydantic import BaseModel
 
 from domain.access.commands import AccessCommand
 from domain.access.events import AccessEvent
@@ -28,10 +25,11 @@ from domain.models.events import ModelEvent
 from domain.queues.commands import QueueCommand
 from domain.queues.events import QueueEvent
 from domain.subjects import Aggregate
+from domain.upcasting import Upcasts, upcast
 
-# (type, version) -> the same payload in the next version's shape
-Upcast = Callable[[dict[str, Any]], dict[str, Any]]
-UPCASTS: Final[dict[tuple[str, int], Upcast]] = {}
+# Those of every aggregate that has an `upcast.py`, which it has from the first event on whose shape
+# changed: `{**jobs.upcast.UPCASTS, …}`.
+UPCASTS: Final[Upcasts] = MappingProxyType({})
 
 _COMMANDS: Final[dict[Aggregate, Any]] = {
     "dataset": DatasetCommand,
@@ -96,7 +94,7 @@ def decode_event(type_: str, schema_version: int, data: bytes) -> Event:
 
     Raises:
         UnknownType: A newer writer's event, or a version from the future.
-        pydantic.ValidationError: The payload is damaged.
+        ValueError: The payload is damaged, or of a version that there never was.
     """
     class_ = _class(EVENTS, type_)
     current: int = class_.schema_version
@@ -105,15 +103,8 @@ def decode_event(type_: str, schema_version: int, data: bytes) -> Event:
     if schema_version == current:
         event: Event = class_.model_validate_json(data)
         return event
-    payload: dict[str, Any] = _AnyObject.model_validate_json(data).model_dump()
-    for version in range(schema_version, current):
-        payload = UPCASTS[type_, version](payload)
-    upcast: Event = class_.model_validate(payload)
-    return upcast
-
-
-class _AnyObject(BaseModel, extra="allow"):
-    """A JSON object as it is."""
+    older: Event = class_.model_validate_json(upcast(type_, schema_version, current, data, UPCASTS))
+    return older
 
 
 def _class(catalog: MappingProxyType[str, tuple[Aggregate, Any]], type_: str) -> Any:

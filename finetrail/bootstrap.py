@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 
 from domain.subjects import AGGREGATES, token, work_subject
 from finetrail.settings import Settings
+from finetrail.stack.data_format import check_stream, stream_metadata
 from finetrail.stack.errors import StackError
 
 API_TIMEOUT_S = 10.0  # the first request after a crash may find the server reading its store
@@ -79,6 +80,7 @@ def stream_configs(*, replicas: int = 1, events_max_bytes: int = -1) -> tuple[di
             "deny_delete": True,
             "deny_purge": True,
             "republish": {"src": "events.>", "dest": "live.events.>"},
+            "metadata": stream_metadata(),
         },
         {
             **common,
@@ -194,8 +196,12 @@ async def bootstrap_streams(
 
     Raises:
         BootstrapError: One exists in a form that must not be changed, or the server refuses.
+        StackError: A newer build has written this log; nothing was changed.
     """
-    for stream in stream_configs(replicas=replicas, events_max_bytes=events_max_bytes):
+    wanted = stream_configs(replicas=replicas, events_max_bytes=events_max_bytes)
+    log = await _current(nc, "STREAM.INFO.EVENTS")
+    check_stream((log or {}).get("metadata", {}), "The log")
+    for stream in wanted:
         await _ensure_stream(nc, stream)
     for name, consumer in consumer_configs(agents):
         await _ensure_consumer(nc, name, consumer)
@@ -303,7 +309,18 @@ async def _ask(nc: Client, request: str, body: Mapping[str, Any]) -> dict[str, A
 
 def _changed(wanted: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
     """What differs; the server leaves out what has its zero value."""
-    return {key: value for key, value in wanted.items() if current.get(key, _zero(value)) != value}
+    return {
+        key: value
+        for key, value in wanted.items()
+        if not _same(value, current.get(key, _zero(value)))
+    }
+
+
+def _same(wanted: object, current: object) -> bool:
+    """Whether the server has what is wanted; to metadata it adds what it says itself."""
+    if isinstance(wanted, dict) and isinstance(current, dict):
+        return wanted.items() <= current.items()
+    return wanted == current
 
 
 def _described(
@@ -312,7 +329,9 @@ def _described(
     if current is None:
         return [f"{name} is missing"]
     return [
-        f"{name}.{key} is {current.get(key)!r} and should be {value!r}"
+        f"{name} was made by another build"
+        if key == "metadata"
+        else f"{name}.{key} is {current.get(key)!r} and should be {value!r}"
         for key, value in _changed(wanted, current).items()
     ]
 

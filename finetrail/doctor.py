@@ -15,7 +15,7 @@ import httpx
 
 from finetrail import bootstrap
 from finetrail.settings import Settings
-from finetrail.stack import machine, nats_server, orphans, postgres, postgres_programs
+from finetrail.stack import data_format, machine, nats_server, orphans, postgres, postgres_programs
 from finetrail.stack.errors import StackError
 from finetrail.stack.state import StackPaths, resolve_settings
 
@@ -53,7 +53,8 @@ class Check:
 async def diagnose(settings: Settings) -> list[Check]:
     """Look at everything; a check that fails never keeps the next one from running."""
     paths = StackPaths(settings.folder)
-    if paths.secrets.exists():  # else there has never been a stack, and looking makes none
+    build = _attempt("data format", lambda: _data_format(paths))
+    if build.ok and paths.secrets.exists():  # else there was never a stack, and looking makes none
         settings = resolve_settings(settings)
     holder = orphans.lock_holder(paths)
     return [
@@ -62,6 +63,7 @@ async def diagnose(settings: Settings) -> list[Check]:
         _attempt("nats-server", lambda: str(nats_server.find_server())),
         _attempt("postgres", lambda: _postgres_programs(paths)),
         _attempt("data directory", lambda: _writable(paths.root)),
+        build,
         _attempt("blobs folder", lambda: _writable(settings.blobs_folder)),
         _attempt("disk", lambda: _disk(paths.root)),
         _private(paths),
@@ -126,6 +128,11 @@ def _writable(folder: Path) -> str:
             "Change its owner, or choose another FINETRAIL_DATA_DIR.",
         )
     return str(folder) if existing == folder else f"{folder} (not there yet)"
+
+
+def _data_format(paths: StackPaths) -> str:
+    data_format.check_directory(paths)
+    return f"{paths.root} is not a newer build's"
 
 
 def _disk(folder: Path) -> str:

@@ -13,6 +13,7 @@ from finetrail.cli.exits import UsageProblem
 from finetrail.client import Client, ServerUnreachable, Unauthorized
 from finetrail.owner import cli_key, cli_key_file
 from finetrail.settings import Settings
+from finetrail.stack.data_format import check_directory, record_directory
 from finetrail.stack.state import StackPaths, load_endpoints, resolve_settings
 
 PATIENCE_S: Final = 3.0  # a gateway that restarts is back after one or two
@@ -34,7 +35,9 @@ def load_settings() -> Settings:
 
 def resolved_settings() -> Settings:
     """Settings for a process of a stack, with what the data directory adds to them."""
-    return resolve_settings(load_settings())
+    settings = _resolved(load_settings())
+    record_directory(StackPaths(settings.folder))
+    return settings
 
 
 def running_settings() -> Settings:
@@ -45,7 +48,7 @@ def running_settings() -> Settings:
     """
     settings = load_settings()
     if settings.nats.url is not None:
-        return resolve_settings(settings)
+        return _resolved(settings)
     running = _running(settings)
     if running is None:
         raise ServerUnreachable(str(settings.folder), "no stack runs there")
@@ -107,6 +110,12 @@ def _running(settings: Settings) -> Settings | None:
     paths = StackPaths(settings.folder)
     if load_endpoints(paths) is None or not paths.secrets.exists():
         return None
+    return _resolved(settings)
+
+
+def _resolved(settings: Settings) -> Settings:
+    """Refuse the directory of a newer build before anything is read from it or written there."""
+    check_directory(StackPaths(settings.folder))
     return resolve_settings(settings)
 
 

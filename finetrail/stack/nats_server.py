@@ -97,6 +97,7 @@ def _handlers() -> dict[str, Any]:
             "$JS.API.DIRECT.GET.COMMANDS.>",
             "$JS.API.CONSUMER.INFO.*.*",
             "$JS.API.CONSUMER.MSG.NEXT.*.*",
+            "$JS.API.STREAM.INFO.EVENTS",
             "$JS.API.STREAM.MSG.GET.*",
             "$JS.API.STREAM.MSG.DELETE.COMMANDS",
             "$JS.API.STREAM.MSG.DELETE.WORK",

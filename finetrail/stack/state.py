@@ -26,6 +26,11 @@ class StackPaths:
         return self.root / "secrets.json"
 
     @property
+    def format(self) -> Path:
+        """Says which build used the directory last."""
+        return self.root / "format.json"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

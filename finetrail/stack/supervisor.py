@@ -16,6 +16,7 @@ import httpx
 from finetrail import bootstrap
 from finetrail.settings import Settings, as_environment
 from finetrail.stack import (
+    data_format,
     fleet,
     machine,
     nats_config,
@@ -133,10 +134,12 @@ class EmbeddedStack:
     async def _start(self, cleanup: AsyncExitStack) -> None:
         paths = self.paths
         machine.check_system()
+        data_format.check_directory(paths)
         for folder in (paths.root, paths.run, paths.logs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         machine.check_free_space(paths.root)
         cleanup.enter_context(orphans.locked(paths))
+        data_format.record_directory(paths)
 
         known = load_secrets(paths)
         marker = f"{known.stack_id}:{paths.root}"

@@ -18,6 +18,7 @@ from domain.jobs.spec import RowKind
 from domain.messages import StreamId
 from gateway.authentication import Principal
 from gateway.commanding import Caller, Commands, Done, note_of
+from gateway.etags import IfMatch, answered, require_revision
 from gateway.hub import Hub, Mailbox
 from gateway.naming import dataset_name
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
@@ -133,12 +134,14 @@ class DatasetsController(Controller):
     @get("/{dataset_id:uuid}")
     async def get_dataset(
         self,
+        request: Request[Principal, Any, Any],
         dataset_id: FromPath[UUID],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
-    ) -> Dataset:
+    ) -> Response[Dataset]:
         """One dataset and what it holds."""
-        return dataset_answer(await require_dataset(queries, workspace, dataset_id))
+        row = await require_dataset(queries, workspace, dataset_id)
+        return answered(request, dataset_answer(row))
 
     @get("/{dataset_id:uuid}/rows")
     async def rows(
@@ -179,9 +182,11 @@ class DatasetsController(Controller):
         commands: NamedDependency[Commands],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
+        if_match: IfMatch = None,
     ) -> Dataset:
         """Nothing is trained on it any more; the lineage of what was trained stays."""
         row = await require_dataset(queries, workspace, dataset_id)
+        require_revision(if_match, row.sequence)
         command = DeleteDataset(dataset_id=dataset_id)
         done = await commands.send(caller, "dataset", dataset_id, command)
         if done.readable:

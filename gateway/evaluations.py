@@ -5,13 +5,15 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get, post
+from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from domain.evaluations.commands import CancelEvaluation, RunEvaluation
+from gateway.authentication import Principal
 from gateway.bodies import ModelName, VersionNumber
 from gateway.commanding import Caller, Commands, Done, note_of
+from gateway.etags import IfMatch, answered, require_revision
 from gateway.jobs import Failure
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
 from gateway.problems import Problem
@@ -89,12 +91,14 @@ class EvaluationsController(Controller):
     @get("/{evaluation_id:uuid}")
     async def get_evaluation(
         self,
+        request: Request[Principal, Any, Any],
         evaluation_id: FromPath[UUID],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
-    ) -> Evaluation:
+    ) -> Response[Evaluation]:
         """One evaluation with its figures."""
-        return evaluation_answer(await require_evaluation(queries, workspace, evaluation_id))
+        found = await require_evaluation(queries, workspace, evaluation_id)
+        return answered(request, evaluation_answer(found))
 
     @get("/{evaluation_id:uuid}/examples")
     async def examples(
@@ -115,8 +119,12 @@ class EvaluationsController(Controller):
         commands: NamedDependency[Commands],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
+        if_match: IfMatch = None,
     ) -> Evaluation:
         """Stop it, whether it waits or runs."""
+        if if_match is not None:
+            found = await require_evaluation(queries, workspace, evaluation_id)
+            require_revision(if_match, found.row.sequence)
         command = CancelEvaluation(evaluation_id=evaluation_id)
         done = await commands.send(caller, "evaluation", evaluation_id, command)
         return evaluation_answer(await require_evaluation(queries, workspace, evaluation_id), done)

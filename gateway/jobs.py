@@ -5,14 +5,16 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Response, get, post
+from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from domain.jobs.commands import CancelJob, SubmitJob
 from domain.jobs.spec import BASE_MODELS, HyperparameterChoices, Method, SplitConfig
+from gateway.authentication import Principal
 from gateway.bodies import ModelName, Seed
 from gateway.commanding import Caller, Commands, Done, note_of
+from gateway.etags import IfMatch, answered, require_revision
 from gateway.hyperparameters import DEFAULTS, WHICH_METHOD
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
 from gateway.problems import Problem
@@ -190,13 +192,14 @@ class JobsController(Controller):
     @get("/{job_id:uuid}")
     async def get_job(
         self,
+        request: Request[Principal, Any, Any],
         job_id: FromPath[UUID],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
-    ) -> Job:
+    ) -> Response[Job]:
         """One job with its progress and what each epoch came to."""
         found = await require_job(queries, workspace, job_id)
-        return job_answer(found, await queries.job_epochs(workspace, job_id))
+        return answered(request, job_answer(found, await queries.job_epochs(workspace, job_id)))
 
     @post("/{job_id:uuid}/cancel", status_code=202)
     async def cancel(
@@ -206,8 +209,11 @@ class JobsController(Controller):
         commands: NamedDependency[Commands],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
+        if_match: IfMatch = None,
     ) -> Job:
         """Stop it: at once where it waits, within one optimizer step where it runs."""
+        if if_match is not None:
+            require_revision(if_match, (await require_job(queries, workspace, job_id)).row.sequence)
         done = await commands.send(caller, "job", job_id, CancelJob(job_id=job_id))
         return job_answer(await require_job(queries, workspace, job_id), done=done)
 

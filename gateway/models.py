@@ -13,6 +13,7 @@ from gateway.authentication import Principal
 from gateway.bodies import VersionNumber
 from gateway.commanding import Caller, Commands
 from gateway.downloads import MEDIA_TYPE, Archive, archive_of
+from gateway.etags import IfMatch, answered, require_revision
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
 from gateway.ports import Blobs
 from gateway.predicting import Predictions, Predictor
@@ -62,12 +63,13 @@ class ModelsController(Controller):
     @get("/{name:str}")
     async def get_model(
         self,
+        request: Request[Principal, Any, Any],
         name: FromPath[str],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
-    ) -> Model:
+    ) -> Response[Model]:
         """One model and what is in service of it."""
-        return model_answer(await require_model(queries, workspace, name))
+        return answered(request, model_answer(await require_model(queries, workspace, name)))
 
     @get("/{name:str}/versions")
     async def versions(
@@ -87,14 +89,16 @@ class ModelsController(Controller):
     @get("/{name:str}/versions/{number:int}")
     async def version(
         self,
+        request: Request[Principal, Any, Any],
         name: FromPath[str],
         number: FromPath[int],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
-    ) -> Version:
+    ) -> Response[Version]:
         """One version: files, lineage, training and evaluation."""
         model = await require_model(queries, workspace, name)
-        return version_answer(await require_version(queries, workspace, model, number))
+        version = await require_version(queries, workspace, model, number)
+        return answered(request, version_answer(version))
 
     @route(
         "/{name:str}/versions/{number:int}/download",
@@ -146,9 +150,11 @@ class ModelsController(Controller):
         commands: NamedDependency[Commands],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
+        if_match: IfMatch = None,
     ) -> Model:
         """Put a ready version into service; activating an older one again takes it back."""
         model = await require_model(queries, workspace, name)
+        require_revision(if_match, model.sequence)
         version = await require_version(queries, workspace, model, data.version)
         command = ActivateModel(model_id=model.id, version_id=version.row.id)
         done = await commands.send(caller, "model", model.id, command)

@@ -1,7 +1,8 @@
 """The event log over HTTP: who did what and when, as pages and as a stream."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
@@ -26,6 +27,8 @@ from projections.queries import Queries
 from projections.timeline import TimelineRow
 
 After = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1, description="Events behind this sequence, oldest first; without it the newest.")]  # fmt: skip
+
+ENCODERS: Final = 256  # filters that are read with at once; of more, some are encoded twice
 
 
 class Event(msgspec.Struct):
@@ -129,7 +132,9 @@ def event_reading(workspace: str, chosen: Filter, after: int) -> Reading:
     return Reading("EVENTS", topic, after, _encoder(chosen))
 
 
+@lru_cache(ENCODERS)
 def _encoder(chosen: Filter) -> Encoder:
+    """One encoder a filter, so that what it makes is shared by all who read with that filter."""
     if chosen.type is None and chosen.actor is None and _topic_says_all(chosen):
         return encode_event
 

@@ -7,10 +7,11 @@ every gateway. A mailbox is opened before the stream is read and what it holds t
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from domain.errors import StoreUnavailable
 from gateway.hub import Encoder, Frame, Hub, Mailbox, topic_filter
+from gateway.metrics import STREAM_MESSAGES
 from gateway.ports import Feed, Log
 
 PAGE: Final = 256  # messages a read: at most a few MiB, of which one is on its way
@@ -48,6 +49,7 @@ class EventStreams:
         self._hub = hub
         self._feed = feed
         self._heartbeat_s = heartbeat_s
+        self._sent = {log: STREAM_MESSAGES.labels(log.lower()) for log in get_args(Log)}
 
     async def open(
         self, reading: Reading, allowed: Callable[[], bool] = lambda: True
@@ -89,7 +91,9 @@ class EventStreams:
             messages, more = await self._feed.page(reading.log, subject, position.reached, PAGE)
             if messages:
                 position.reached = messages[-1].sequence
-                if chunk := b"".join(map(reading.encode, messages)):
+                encoded = [reading.encode(message) for message in messages]
+                if chunk := b"".join(encoded):
+                    self._sent[reading.log].inc(sum(map(bool, encoded)))
                     yield chunk
 
     async def _live(
@@ -103,8 +107,9 @@ class EventStreams:
             frames = await box.take(self._heartbeat_s)
             if not frames:
                 yield HEARTBEAT
-            chunk = b"".join(self._fresh(frame, reading, box, position) for frame in frames)
-            if chunk:
+            fresh = [self._fresh(frame, reading, box, position) for frame in frames]
+            if chunk := b"".join(fresh):
+                self._sent[reading.log].inc(sum(map(bool, fresh)))
                 yield chunk
 
     def _fresh(self, frame: Frame, reading: Reading, box: Mailbox, position: "_Position") -> bytes:

@@ -1,6 +1,7 @@
 """Streams of server-sent events: every message once and in order, whatever happens on the way."""
 
 import asyncio
+import importlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from domain.telemetry import LogLine
 from gateway import hub as hub_module
 from gateway.events import Filter, event_reading
 from gateway.hub import MAILBOX_FRAMES
-from gateway.logs import human, log_encoder, log_reading, parse_position
+from gateway.logs import human, log_reading, parse_position
 from gateway.problems import Problem
 from gateway.sse import EventStreams, Reading
 from tests.gateway.sse_client import Listener
@@ -283,20 +284,30 @@ async def test_the_end_is_noticed_though_its_live_copy_is_lost(world: World) -> 
     assert said[-1].event == "end"
 
 
-async def test_a_message_is_encoded_once_for_all_readers(world: World) -> None:
+@pytest.mark.parametrize("kind", ["log", "events", "some events"])
+async def test_a_message_is_encoded_once_for_all_readers(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     await live(world)
+    model = UUID(int=4)
     encoded: list[int] = []
-    encode = log_encoder("DEBUG")
+    what = "gateway.logs.lines_of" if kind == "log" else "gateway.events.event_answer"
+    module, _, name = what.rpartition(".")
+    make = getattr(importlib.import_module(module), name)
+    monkeypatch.setattr(what, lambda *given: (encoded.append(1), make(*given))[1])
+    after = (await world.feed.state("EVENTS")).last
 
-    def counted(message: object) -> bytes:
-        encoded.append(1)
-        return encode(message)  # type: ignore[arg-type]
+    def reading() -> Reading:
+        if kind == "log":
+            return logs(world)
+        filters = {"type": "ModelCreated"} if kind == "some events" else {}
+        return event_reading(W, Filter("model", model, **filters), after)
 
-    reading = Reading("TELEMETRY", f"telemetry.{W}.log.{JOB}", 0, counted)
-    opened = [streams(world).open(reading) for _ in range(20)]
+    opened = [streams(world).open(reading()) for _ in range(200)]
     listeners = [Listener(chunks) for chunks in opened]
     await asyncio.gather(*(listener.heartbeat() for listener in listeners))
     world.feed.log(JOB, "for all")
+    await world.decide(CreateModel(model_id=model, name="m", base_model="b"), model)
     await asyncio.gather(*(listener.until(1) for listener in listeners))
     for chunks in opened:
         await chunks.aclose()  # type: ignore[attr-defined]

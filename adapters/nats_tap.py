@@ -38,11 +38,12 @@ def untap(nc: Client, subscription: Subscription) -> None:
 
 def headers_of(block: bytes) -> dict[str, str]:
     """Read ``NATS/1.0`` and the lines below it."""
-    headers = {}
-    for line in block.decode("utf-8", "replace").split("\r\n")[1:-2]:
-        name, _, value = line.partition(":")
-        headers[name] = value.strip()
-    return headers
+    lines = block.decode("utf-8", "replace").split("\r\n")[1:-2]
+    try:
+        return dict([line.split(": ", 1) for line in lines])  # as nearly everybody writes them
+    except ValueError:
+        parts = [line.partition(":") for line in lines]
+        return {name: value.strip() for name, _, value in parts}
 
 
 def _sid(subscription: Subscription) -> bytes:

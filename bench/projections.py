@@ -1,15 +1,23 @@
-"""How fast the log becomes rows: replays job streams into Postgres and compares with a raw COPY.
+"""How fast the log becomes rows: replays a log into Postgres, each view alone and all of them together.
 
 python -m bench.projections [EVENTS]
+
+The log is that of jobs of which eight run at a time, with their datasets, agents and keys. The last
+line is one JSON object; its rates are events of the log a second.
 """
 
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any, Final
 
 import asyncpg
 import nats
@@ -18,25 +26,45 @@ from adapters.nats_connection import connect
 from adapters.nats_event_source import NatsEventSource
 from domain.messages import Event
 from domain.models.events import ModelCreated
+from finetrail.projections import collect_seldom
 from finetrail.settings import GatewaySettings, Settings
 from finetrail.stack.supervisor import EmbeddedStack
-from projections.projection import registry
+from projections.projection import Projection, registry
 from projections.run import Runner
 from projections.schema import ensure_tables
 from tests.projections import histories as h
 
-WINDOW = 2000  # appends in flight
+AT_ONCE: Final = 8  # jobs
+MODELS: Final = 50
+WINDOW: Final = 2000  # appends in flight
 
 
 def synthetic(number: int) -> list[h.Stored]:
-    """Whole lives of jobs, one after the other, of fifty models."""
+    lives = (_life(n) for n in count())
+    running = deque(next(lives) for _ in range(AT_ONCE))
     events: list[Event] = []
-    for n in count():
-        if len(events) >= number:
-            return h.Log().add(*events[:number]).messages
-        life = h.whole_life(f"job {n}", model=f"model {n % 50}", number=n // 50 + 1, epochs=3)
-        events += (event for event in life if n < 50 or not isinstance(event, ModelCreated))
-    raise AssertionError
+    while len(events) < number:
+        life = running.popleft()
+        event = next(life, None)
+        if event is None:
+            life = next(lives)
+        else:
+            events.append(event)
+        running.append(life)
+    return h.Log().add(*events).messages
+
+
+def _life(n: int) -> Iterator[Event]:
+    if n % 5 == 0:
+        yield h.dataset_registered(f"data {n}")
+        yield h.dataset_validated(f"data {n}")
+    if n % MODELS == 0:
+        yield h.key_issued()
+        yield h.enrolled()
+    model, version = f"model {n % MODELS}", n // MODELS + 1
+    for event in h.whole_life(f"job {n}", model=model, number=version, epochs=3):
+        if n < MODELS or not isinstance(event, ModelCreated):
+            yield event
 
 
 async def append(settings: Settings, messages: list[h.Stored]) -> None:
@@ -53,7 +81,12 @@ async def append(settings: Settings, messages: list[h.Stored]) -> None:
     await nc.close()
 
 
-async def replay(settings: Settings, last: int) -> float:
+async def replay(settings: Settings, projection: Projection[Any], last: int) -> float:
+    """Seconds from empty tables to the log's end."""
+    connection = await asyncpg.connect(settings.postgres_dsn)
+    await connection.execute("DROP SCHEMA IF EXISTS finetrail CASCADE")
+    await ensure_tables(connection, projection, replace=True)
+    await connection.close()
     login = settings.nats_login("projections")
     nc = await connect(
         login.url,
@@ -62,26 +95,42 @@ async def replay(settings: Settings, last: int) -> float:
         name="bench",
         inbox_prefix=login.inbox_prefix,
     )
-    runner = Runner(registry, NatsEventSource(nc, "EVENTS", "events.>"), settings.postgres_dsn)
+    runner = Runner(projection, NatsEventSource(nc, "EVENTS", "events.>"), settings.postgres_dsn)
     start = time.perf_counter()
     working = asyncio.create_task(runner.run())
     while runner.state.sequence < last and not working.done():  # noqa: ASYNC110 - it only looks
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.002)
     took = time.perf_counter() - start
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
     await nc.close()
+    if runner.state.sequence < last:
+        raise SystemExit(f"{projection.name} stopped: {runner.state.error}")
     return took
 
 
-async def measure(number: int) -> dict[str, object]:
+async def rates(settings: Settings, last: int) -> dict[str, Any]:
+    """Events a second of each view by itself, and of all of them in one transaction."""
+    views: dict[str, int] = {}
+    for view in registry.views:
+        alone = replace(registry, name=view.table.name, views=(view,))
+        views[view.table.name] = round(last / await replay(settings, alone, last))
+    return {
+        "slowest_view": min(views.values()),
+        "median_view": round(statistics.median(views.values())),
+        "all_views": round(last / await replay(settings, registry, last)),
+        "views": views,
+    }
+
+
+async def measure(number: int) -> dict[str, Any]:
+    collect_seldom()
     with tempfile.TemporaryDirectory() as folder:
         given = Settings(data_dir=Path(folder) / "data", gateway=GatewaySettings(port=0))
         async with EmbeddedStack(given) as stack:
             await append(stack.settings, synthetic(number))
+            measured = await rates(stack.settings, number)  # the last one filled all tables
             connection = await asyncpg.connect(stack.settings.postgres_dsn)
-            await ensure_tables(connection, registry, replace=True)
-            took = await replay(stack.settings, number)
             rows = {
                 view.table.name: await connection.fetchval(
                     f"SELECT count(*) FROM {view.table.fullname}"  # noqa: S608 - our own name
@@ -90,14 +139,7 @@ async def measure(number: int) -> dict[str, object]:
             }
             copied = await copy(connection)
             await connection.close()
-    return {
-        "events": number,
-        "seconds": round(took, 2),
-        "events_per_s": round(number / took),
-        "rows": rows,
-        "copy_rows_per_s": round(number / copied),
-        "ratio_to_copy": round(copied / took, 3),
-    }
+    return {"events": number, **measured, "rows": rows, "copy_rows_per_s": round(number / copied)}
 
 
 async def copy(connection: "asyncpg.Connection[asyncpg.Record]") -> float:
@@ -111,4 +153,4 @@ async def copy(connection: "asyncpg.Connection[asyncpg.Record]") -> float:
 
 if __name__ == "__main__":
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
-    print(json.dumps(asyncio.run(measure(events)), indent=2))
+    print(json.dumps(asyncio.run(measure(events))))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -48,7 +49,6 @@ class TimelineEntry:
 
 def project(_: TimelineEntry | None, recorded: Recorded[Event]) -> TimelineEntry:
     event = recorded.event
-    hidden = {name for name in HIDDEN if name in type(event).model_fields}
     return TimelineEntry(
         workspace=recorded.stream.workspace,
         sequence=recorded.sequence,
@@ -61,8 +61,14 @@ def project(_: TimelineEntry | None, recorded: Recorded[Event]) -> TimelineEntry
         correlation_id=recorded.correlation_id,
         causation_id=recorded.causation_id,
         time=recorded.recorded_at,
-        data=Json(event.model_dump_json(exclude=hidden or None)),
+        data=Json(event.model_dump_json(exclude=_hidden(type(event)))),
     )
+
+
+@cache
+def _hidden(event: type[Event]) -> set[str] | None:
+    """None where there is nothing to hide: to exclude something costs, even what is not there."""
+    return HIDDEN & event.model_fields.keys() or None
 
 
 def _key(recorded: Recorded[Event]) -> Key:

@@ -60,7 +60,7 @@ class RowStore(Generic[M, R]):
     async def write(self, connection: "asyncpg.Connection[Any]", rows: Sequence[R]) -> None:
         columns = zip(*map(self._values_of, rows), strict=True)
         arrays = (
-            [write(value) for value in values] if write else values
+            write(values) if write else values
             for write, values in zip(self._writers, columns, strict=True)
         )
         if self.copies and len(rows) >= COPIED:
@@ -91,11 +91,21 @@ def _arrays(columns: Sequence[Column[Any]]) -> str:
     return ", ".join(f"${place}::{type_}[]" for place, type_ in enumerate(types, start=1))
 
 
-def _writer(column: Column[Any]) -> Callable[[Any], Any] | None:
-    """How a value is made fit for Postgres; None where it is as it is."""
+def _writer(column: Column[Any]) -> Callable[[Sequence[Any]], Sequence[Any]] | None:
+    """How a column's values are made fit for Postgres; None where they are as they are."""
     if isinstance(column.type, JSONB):
-        return _json
-    return _text if isinstance(column.type, Text) else None
+        return _jsons
+    return _texts if isinstance(column.type, Text) else None
+
+
+def _jsons(values: Sequence[object]) -> list[str | None]:
+    return [_json(value) for value in values]
+
+
+def _texts(values: Sequence[str | None]) -> Sequence[str | None]:
+    if "\x00" not in "".join(filter(None, values)):
+        return values
+    return [_text(value) for value in values]
 
 
 def _text(value: str | None) -> str | None:

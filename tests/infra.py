@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import nats
 from nats.aio.client import Client
@@ -43,7 +43,10 @@ class NatsServer:
     async def start(self) -> None:
         config = self.folder / "nats.conf"
         jetstream = {"store_dir": str(self.folder / "store"), "sync_interval": "always"}
-        config.write_text(json.dumps({"listen": f"127.0.0.1:{self.port}", "jetstream": jetstream}))
+        settings: dict[str, Any] = {"listen": f"127.0.0.1:{self.port}", "jetstream": jetstream}
+        if self.secured:
+            settings["authorization"] = {"users": self._users()}
+        config.write_text(json.dumps(settings))
         log = (self.folder / "nats.log").open("ab")
         with log:
             self.process = await asyncio.create_subprocess_exec(
@@ -56,13 +59,15 @@ class NatsServer:
     async def connect(self, user: str) -> Client:
         """As one of the roles, or as the agent of that id; only its own inbox may be listened on."""
         inbox = f"_INBOX_agent.{user}" if user in self.agents else f"_INBOX_{user}"
+        if user == "subscriber":
+            inbox = "_INBOX"
         login = {"user": user, "password": user} if self.secured else {}
         return await nats.connect(
             self.url, inbox_prefix=inbox, max_reconnect_attempts=-1, error_cb=_quiet, **login
         )
 
     def _users(self) -> list[dict[str, Any]]:
-        roles: tuple[NatsRole, ...] = ("admin", "gateway", "handlers", "projections")
+        roles = [role for role in get_args(NatsRole) if role != "agent"]
         allowed: dict[str, Any] = {role: permissions(role, "none") for role in roles}
         allowed |= {agent: permissions("agent", agent) for agent in self.agents}
         return [

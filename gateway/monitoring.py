@@ -14,11 +14,14 @@ from gateway.problems import Problem, invalid
 from gateway.request_statistics import MINUTE_S, RequestStatistics, quantile_s
 
 DEFAULT_SPAN: Final = timedelta(hours=1)
+FIRST_YEAR: Final = 1970
+LAST_YEAR: Final = 9998  # the other end of a span, and another time zone, still have a name
 MAX_POINTS: Final = 1500  # of a graph; a day by minutes has 1,440
 STEPS: Final = 60  # of a graph whose step is left out
 
-From = Annotated[datetime | None, QueryParameter(name="from", description="An hour before `to` if left out.")]  # fmt: skip
-To = Annotated[datetime | None, QueryParameter(name="to", description="Now if left out.")]
+# Text: of what cannot be read the framework would name our variable, not the parameter.
+From = Annotated[str | None, QueryParameter(name="from", format="date-time", description="An hour before `to` if left out.")]  # fmt: skip
+To = Annotated[str | None, QueryParameter(name="to", format="date-time", description="Now if left out.")]  # fmt: skip
 Route = Annotated[str | None, QueryParameter(max_length=200, description="One route, as `/api/v1/jobs/{job_id}`.")]  # fmt: skip
 Step = Annotated[int | None, QueryParameter(ge=MINUTE_S, le=30 * 86400, description="Seconds that one figure stands for, in whole minutes; suits the span if left out.")]  # fmt: skip
 
@@ -81,11 +84,9 @@ class RequestsController(Controller):
         return RequestsOverTime(first, last, step_s, [_answer(one) for one in found])
 
 
-def _span(
-    since: datetime | None, until: datetime | None, step: int | None
-) -> tuple[datetime, datetime, int]:
-    last = _aware(until, "to") if until else datetime.now(UTC)
-    first = _aware(since, "from") if since else last - DEFAULT_SPAN
+def _span(since: str | None, until: str | None, step: int | None) -> tuple[datetime, datetime, int]:
+    last = datetime.now(UTC) if until is None else _time(until, "to")
+    first = last - DEFAULT_SPAN if since is None else _time(since, "from")
     first = first.replace(second=0, microsecond=0)
     if first >= last:
         raise invalid("from", "it is not before `to`")
@@ -97,9 +98,15 @@ def _span(
     return first, last, step_s
 
 
-def _aware(time: datetime, name: str) -> datetime:
+def _time(text: str, name: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise invalid(name, "it is no time such as 2026-11-20T17:43:05Z") from None
     if time.tzinfo is None:
         raise invalid(name, "it has no time zone, such as Z")
+    if not FIRST_YEAR <= time.year <= LAST_YEAR:
+        raise invalid(name, f"its year is not within {FIRST_YEAR} and {LAST_YEAR}")
     return time.astimezone(UTC)
 
 

@@ -7,7 +7,20 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import override
 
-from finetrail.cli import chat, data, dead_letters, feed, jobs, keys, log, models, roles
+from finetrail.cli import (
+    agents,
+    blobs,
+    chat,
+    data,
+    dead_letters,
+    deploy,
+    feed,
+    jobs,
+    keys,
+    log,
+    models,
+    roles,
+)
 from finetrail.cli.options import JSON
 
 
@@ -40,7 +53,10 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="datasets")
 app.add_typer(keys.app, name="keys")
+app.add_typer(agents.app, name="agents")
+app.add_typer(blobs.app, name="blobs")
 app.add_typer(dead_letters.app, name="dead-letters")
+app.add_typer(deploy.app, name="deploy")
 app.add_typer(feed.app, name="feed")
 for module in (roles, jobs, models, chat, log):
     module.register(app)

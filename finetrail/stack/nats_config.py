@@ -1,7 +1,7 @@
-"""The embedded NATS server's configuration file: who listens where, and who may come in."""
+"""A NATS server's configuration file: who listens where, and who may come in."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,10 +57,22 @@ def take_over_store(store: Path) -> None:
 def _config(
     paths: StackPaths, known: Secrets, agent_id: str, listen: str, joined: Mapping[str, str]
 ) -> dict[str, Any]:
+    return server_config(known.nats.of_role, agent_id, listen, str(paths.nats), joined)
+
+
+def server_config(
+    password: Callable[[NatsRole], str],
+    agent_id: str,
+    listen: str,
+    store: str,
+    joined: Mapping[str, str],
+) -> dict[str, Any]:
+    """What any server for Finetrail is told: the embedded one, and one of your own."""
+
     def user(role: NatsRole) -> dict[str, Any]:
         return {
             "user": role,
-            "password": known.nats.of_role(role),
+            "password": password(role),
             "permissions": permissions(role, agent_id),
         }
 
@@ -70,7 +82,7 @@ def _config(
         "listen": listen,
         "max_payload": MAX_PAYLOAD,
         "jetstream": {
-            "store_dir": str(paths.nats),
+            "store_dir": store,
             "sync_interval": "always",  # an acknowledged append survives a power cut
             "max_file_store": MAX_STORE,
         },

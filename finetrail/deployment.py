@@ -1,0 +1,79 @@
+"""What servers of your own are given: NATS its configuration, a `.env` its secrets, the log its streams."""
+
+import json
+import re
+import secrets
+from typing import Any, Final, get_args
+
+from nats.aio.client import Client
+
+from domain.subjects import derived_id
+from finetrail import bootstrap
+from finetrail.settings import PREFIX, NatsRole, Settings
+from finetrail.stack.fleet import joined_agents
+from finetrail.stack.nats_config import server_config
+
+# The agent of docker-compose.yml. An agent's permissions name it, so it must be known beforehand.
+COMPOSE_AGENT: Final = str(derived_id("agent", "compose"))
+LISTEN: Final = "0.0.0.0:4222"  # of a container's own network, or behind a firewall
+MONITOR: Final = "127.0.0.1:8222"  # for health checks inside the container
+STORE: Final = "/data"
+# Bare: the server replaces it by the environment variable of that name.
+_VARIABLE: Final = re.compile(r'"(\$[A-Z_]+)"')
+
+
+def password_variable(role: NatsRole) -> str:
+    return f"{PREFIX}NATS__{role.upper()}__PASSWORD"
+
+
+def nats_config(agent_id: str, joined: dict[str, str]) -> str:
+    """The configuration, with passwords taken from the environment of the server."""
+    config: dict[str, Any] = {
+        **server_config(
+            lambda role: f"${password_variable(role)}", agent_id, LISTEN, STORE, joined
+        ),
+        "http": MONITOR,
+    }
+    return _VARIABLE.sub(r"\1", json.dumps(config, indent=2)) + "\n"
+
+
+def environment() -> str:
+    """A `.env` for `docker-compose.yml`, with secrets that were made for it."""
+    variables = [password_variable(role) for role in get_args(NatsRole)]
+    variables += [f"{PREFIX}GATEWAY__API_KEY_PEPPER", "POSTGRES_PASSWORD", "S3_SECRET_KEY"]
+    lines = [f"{name}={_secret()}" for name in variables]
+    return "\n".join(
+        ["# Keep it: the log, the database and the API keys depend on it.", *lines, ""]
+    )
+
+
+async def joined(settings: Settings) -> dict[str, str]:
+    """Public keys by id of the agents on other machines that have joined."""
+    async with bootstrap.admin_connection(settings) as nc:
+        return await joined_agents(nc)
+
+
+async def make_streams(settings: Settings) -> None:
+    """Create or update every stream and consumer, also those of agents that have joined.
+
+    Raises:
+        StackError: A stream exists in another form, or a newer build has used the log.
+    """
+    await bootstrap.bootstrap(settings)
+    async with bootstrap.admin_connection(settings) as nc:
+        await _make_consumers_of_joined(nc, settings)
+
+
+async def _make_consumers_of_joined(nc: Client, settings: Settings) -> None:
+    agents = [settings.agent_id, *await joined_agents(nc)]
+    await bootstrap.bootstrap_streams(
+        nc,
+        agents,
+        replicas=settings.nats.replicas,
+        events_max_bytes=settings.nats.events_max_bytes,
+    )
+
+
+def _secret() -> str:
+    # The NATS server reads a variable as a value of its language: all digits would be a number.
+    return "s" + secrets.token_hex(31)

@@ -106,10 +106,13 @@ async def test_open_streams_are_counted_while_they_are_open(world: World) -> Non
 
     before = streams()
     headers = world.header("viewer") | {"Accept": "text/event-stream"}
-    async with listening(world) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
-        async with client.stream("GET", "/api/v1/events", headers=headers) as answer:
-            await anext(answer.aiter_bytes())
-            opened = streams()
+    async with (
+        listening(world) as url,
+        httpx.AsyncClient(base_url=url, trust_env=False) as client,
+        client.stream("GET", "/api/v1/events", headers=headers) as answer,
+    ):
+        await anext(answer.aiter_bytes())
+        opened = streams()
 
     assert opened == before + 1
     assert streams() == before

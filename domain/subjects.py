@@ -104,6 +104,11 @@ def serving_subject(workspace: str) -> str:
     return f"serving.{token(workspace)}"
 
 
+def ticket_subject(workspace: str, agent_id: str) -> str:
+    """Where an agent on another machine asks whether it may read or bring a blob."""
+    return f"tickets.{token(workspace)}.{token(agent_id)}"
+
+
 def source_of(subject: str) -> str:
     """Who sent a command: the token that the sender's own permission pins."""
     return subject.split(".")[1]

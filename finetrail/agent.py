@@ -3,23 +3,26 @@
 import asyncio
 import os
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from uuid import UUID, uuid4
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from adapters.gateway_blobs import GatewayBlobs
 from adapters.nats_agent_link import NatsAgentLink
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect
 from finetrail import metrics
-from finetrail.blobs import BlobStore, open_blobs
+from finetrail.blobs import open_blobs
 from finetrail.settings import PREFIX, Settings
 from finetrail.stack.orphans import MARKER
 from gpu_agent.agent import Agent, Identity
 from gpu_agent.attempt import Workshop
 from gpu_agent.figures import FIGURES
 from gpu_agent.machine import this_machine
+from gpu_agent.ports import Blobs
 from gpu_agent.serving_child import SERVING_FOLDER, Serving, ServingConfig
 
 TRAINING = (sys.executable, "-m", "gpu_agent.child")
@@ -46,7 +49,7 @@ async def run_agent(
     metrics.add(FIGURES)
     link = NatsAgentLink(nc, agent_id=settings.agent_id, workspace=settings.workspace)
     try:
-        async with open_blobs(settings) as blobs:
+        async with _open_blobs(settings, nc) as blobs:
             agent = await _build(settings, nc, link, blobs, training, serving)
             await agent.run(stop)
     finally:
@@ -57,11 +60,24 @@ async def run_agent(
         await close(nc)
 
 
+@asynccontextmanager
+async def _open_blobs(settings: Settings, nc: Client) -> AsyncIterator[Blobs]:
+    """The store itself where this machine can reach it, or else the gateway's way to it."""
+    url = settings.agent.gateway_url
+    if url is not None and settings.blobs.s3 is None:
+        who = {"workspace": settings.workspace, "agent_id": settings.agent_id}
+        async with GatewayBlobs(nc, url, **who) as through_gateway:
+            yield through_gateway
+        return
+    async with open_blobs(settings) as store:
+        yield store
+
+
 async def _build(
     settings: Settings,
     nc: Client,
     link: NatsAgentLink,
-    blobs: BlobStore,
+    blobs: Blobs,
     training: tuple[str, ...],
     serving: tuple[str, ...],
 ) -> Agent:

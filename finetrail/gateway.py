@@ -3,17 +3,20 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 from adapters.claimed_telemetry import ClaimedFeed
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect
+from adapters.nats_fleet import NatsFleet
 from adapters.nats_inference import NatsInference
 from adapters.postgres_request_store import PostgresRequestStore
 from finetrail import metrics
 from finetrail.blobs import open_blobs
-from finetrail.settings import GatewaySettings, Settings
+from finetrail.settings import EVERYWHERE, GatewaySettings, Settings
 from gateway.app import Config, Gateway
 from gateway.front import LOOPBACK
+from gateway.joining import HOST
 from gateway.metrics import REGISTRY
 from gateway.server import serve
 from projections.queries import open_queries
@@ -47,6 +50,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 allowed_hosts=_hosts(settings.gateway),
                 link_minutes=settings.gateway.link_minutes,
                 public_url=settings.gateway.public_url,
+                nats_url=_nats_for_agents(settings),
             ),
             bus=NatsCommandBus(nc),
             queries=queries,
@@ -58,6 +62,9 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
         )
         metrics.add(REGISTRY)
         await inference.tell_in_service(settings.workspace, gateway.catalog.in_service)
+        fleet = NatsFleet(nc)
+        await fleet.hear_presences(gateway.presences.hear)
+        await fleet.answer_tickets(settings.workspace, gateway.agent_blobs.answer)
         async with asyncio.TaskGroup() as tasks:
             following = tasks.create_task(gateway.run(), name="gateway feed")
             await serve(
@@ -77,3 +84,13 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
 def _hosts(settings: GatewaySettings) -> tuple[str, ...]:
     more = (settings.host, *settings.allowed_hosts.split(","))
     return (*LOOPBACK, *(name.strip() for name in more if name.strip()))
+
+
+def _nats_for_agents(settings: Settings) -> str:
+    """Where an agent on another machine finds NATS."""
+    nats, login = settings.nats, settings.nats_login("gateway")
+    if nats.public_url is not None:
+        return nats.public_url
+    if nats.listen in EVERYWHERE:  # by whatever name it has reached this gateway
+        return f"nats://{HOST}:{urlsplit(login.url).port}"
+    return login.url

@@ -22,6 +22,7 @@ from typing_extensions import override
 from domain.subjects import token
 
 PREFIX: Final = "FINETRAIL_"
+EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
 NatsRole = Literal["admin", "gateway", "handlers", "projections", "agent", "subscriber"]
 Token = Annotated[str, AfterValidator(token)]
 
@@ -225,8 +226,7 @@ class Settings(BaseSettings):
     @property
     def gateway_url(self) -> str:
         """Where this machine reaches the gateway."""
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
-        return f"http://{everywhere.get(self.gateway.host, self.gateway.host)}:{self.gateway.port}"
+        return f"http://{EVERYWHERE.get(self.gateway.host, self.gateway.host)}:{self.gateway.port}"
 
     def nats_login(self, role: NatsRole) -> NatsLogin:
         if self.nats.url is None:

@@ -47,6 +47,7 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         # The ticket in the path is the authority.
         ("GET", f"{_API}/blobs/{{ticket}}"): "public",
         ("HEAD", f"{_API}/blobs/{{ticket}}"): "public",
+        ("PUT", f"{_API}/blobs/{{ticket}}"): "public",
         ("GET", f"{_API}/archives/{{ticket}}"): "public",
         ("HEAD", f"{_API}/archives/{{ticket}}"): "public",
         ("POST", f"{_API}/models/{{name}}/activate"): "admin",
@@ -61,7 +62,10 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         ("POST", f"{_API}/keys"): "admin",
         ("DELETE", f"{_API}/keys/{{key_id}}"): "admin",
         ("GET", f"{_API}/agents"): "viewer",
+        ("POST", f"{_API}/agents/join-tokens"): "admin",
+        ("POST", f"{_API}/agents/join"): "public",  # with a token that is good once
         ("POST", f"{_API}/agents/{{agent_id}}/drain"): "admin",
+        ("POST", f"{_API}/agents/{{agent_id}}/revoke"): "admin",
         ("GET", f"{_API}/queue"): "viewer",
         ("GET", f"{_API}/dead-letters"): "admin",
         ("GET", f"{_API}/dead-letters/{{sequence}}"): "admin",

@@ -15,6 +15,8 @@ from domain.access.events import Role
 from domain.agents.commands import DrainAgent
 from gateway.api_keys import NewKey, new_key
 from gateway.commanding import Caller, Commands, Done, note_of
+from gateway.etags import IfMatch, require_revision
+from gateway.fleet import Fleet
 from gateway.keyring import Keyring
 from gateway.pages import Page
 from gateway.problems import Problem
@@ -63,16 +65,32 @@ class RevokedKey(msgspec.Struct):
     note: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class HeldAttempt(msgspec.Struct):
+    work_id: UUID
+    attempt: int
+
+
 class Agent(msgspec.Struct):
-    """A machine that trains, evaluates and serves."""
+    """A machine that trains, evaluates and serves.
+
+    `connected`, `last_seen`, `slots`, `holds` and `serving` are what it says itself every second.
+    """
 
     id: UUID
     name: str
-    status: Literal["active", "draining", "revoked"]
+    status: Literal["invited", "joined", "active", "draining", "revoked"]
     accelerator: str
     memory_bytes: int
     methods: list[str]
     created_at: datetime
+    invited_by: str | None
+    expires_at: datetime | None
+    joined_at: datetime | None
+    connected: bool
+    last_seen: datetime | None
+    slots: int | None
+    holds: list[HeldAttempt]
+    serving: Literal["starting", "ready"] | None
     sequence: int
     note: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -159,10 +177,13 @@ class AgentsController(Controller):
 
     @get("/")
     async def list_agents(
-        self, queries: NamedDependency[Queries], workspace: NamedDependency[str]
+        self,
+        queries: NamedDependency[Queries],
+        fleet: NamedDependency[Fleet],
+        workspace: NamedDependency[str],
     ) -> Page[Agent]:
-        """In the order of their enrolment."""
-        return Page([agent_answer(row) for row in await queries.agents(workspace)])
+        """In the order of their invitation or enrolment, with what was last heard of each."""
+        return Page([agent_answer(row, fleet) for row in await queries.agents(workspace)])
 
     @post("/{agent_id:uuid}/drain", status_code=202)
     async def drain(
@@ -171,14 +192,15 @@ class AgentsController(Controller):
         caller: NamedDependency[Caller],
         commands: NamedDependency[Commands],
         queries: NamedDependency[Queries],
+        fleet: NamedDependency[Fleet],
         workspace: NamedDependency[str],
+        if_match: IfMatch = None,
     ) -> Agent:
         """Let it finish what it holds, and give it nothing more."""
+        if if_match is not None:
+            require_revision(if_match, (await require_agent(queries, workspace, agent_id)).sequence)
         done = await commands.send(caller, "agent", agent_id, DrainAgent(agent_id=agent_id))
-        found = [row for row in await queries.agents(workspace) if row.id == agent_id]
-        if not found:
-            raise Problem("not_found", f"There is no agent {agent_id}.")
-        return agent_answer(found[0], done)
+        return agent_answer(await require_agent(queries, workspace, agent_id), fleet, done)
 
 
 class QueueController(Controller):
@@ -209,7 +231,16 @@ def _issued(key: NewKey, body: IssueBody, caller: Caller, done: Done) -> IssuedK
     )
 
 
-def agent_answer(row: AgentRow, done: Done | None = None) -> Agent:
+async def require_agent(queries: Queries, workspace: str, agent_id: UUID) -> AgentRow:
+    for row in await queries.agents(workspace):
+        if row.id == agent_id:
+            return row
+    raise Problem("not_found", f"There is no agent {agent_id}.")
+
+
+def agent_answer(row: AgentRow, fleet: Fleet, done: Done | None = None) -> Agent:
+    seen = fleet.seen(str(row.id))
+    held = seen.presence.held if seen else ()
     return Agent(
         id=row.id,
         name=row.name,
@@ -218,6 +249,14 @@ def agent_answer(row: AgentRow, done: Done | None = None) -> Agent:
         memory_bytes=row.memory_bytes,
         methods=row.methods,
         created_at=row.created_at,
+        invited_by=row.invited_by,
+        expires_at=row.expires_at,
+        joined_at=row.joined_at,
+        connected=seen.connected if seen else False,
+        last_seen=seen.at if seen else None,
+        slots=seen.presence.slots if seen else None,
+        holds=[HeldAttempt(one.work_id, one.attempt) for one in held],
+        serving=seen.presence.serving if seen else None,
         sequence=row.sequence,
         note=note_of(done),
     )

@@ -15,12 +15,14 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from gateway.administration import AgentsController, KeyMaker, KeysController, QueueController
+from gateway.agent_blobs import AgentBlobs, AgentBlobsController, Uploads
 from gateway.authentication import Middleware, access_control
 from gateway.commanding import Commands, provide_caller
 from gateway.datasets import DatasetsController, Intake
 from gateway.dead_letters import DeadLettersController, Letters
 from gateway.evaluations import EvaluationsController
 from gateway.events import EventsController, JobEventsController
+from gateway.fleet import Presences
 from gateway.following import Streams
 from gateway.front import LOOPBACK, front
 from gateway.health import HealthController, readiness
@@ -28,6 +30,7 @@ from gateway.hub import Hub
 from gateway.inference import Catalog
 from gateway.job_logs import JobLogsController
 from gateway.jobs import JobsController
+from gateway.joining import Joining, JoiningController
 from gateway.keyring import Keyring
 from gateway.links import Linker, LinksController
 from gateway.metrics import page
@@ -61,6 +64,8 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     EventsController,
     KeysController,
     AgentsController,
+    JoiningController,
+    AgentBlobsController,
     QueueController,
     RequestsController,
     DeadLettersController,
@@ -77,6 +82,7 @@ class Config:
     allowed_hosts: Sequence[str] = LOOPBACK
     link_minutes: int = 15  # that a link is good for when nobody says
     public_url: str | None = None  # where others reach it; the host they name if not set
+    nats_url: str = "nats://127.0.0.1:4222"  # what agents that join are told; see `gateway.joining`
     heartbeat_s: float = 15.0  # proxies close connections that are silent for a minute
     ping_s: float = 10.0  # while a model is silent; people wait for its first word
 
@@ -102,6 +108,9 @@ class Gateway:
         self.keyring = Keyring(self.hub, feed, workspace)
         self.readiness = readiness(feed, queries, self.keyring)
         self.catalog = Catalog(queries, workspace)
+        self.presences = Presences()
+        tickets = Tickets(ticket_key(config.pepper))
+        self.agent_blobs = AgentBlobs(queries, feed, blobs, tickets, workspace)
         self.generator = Generator(inference)
         models = Models(self.catalog, workspace)
         commands = Commands(bus, queries, workspace)
@@ -121,8 +130,11 @@ class Gateway:
                 workspace=workspace,
                 max_bytes=config.max_upload_bytes,
             ),
+            "fleet": self.presences,
+            "joining": Joining(config.pepper, bus, workspace, config.nats_url, config.public_url),
+            "uploads": Uploads(tickets, blobs),
             "linker": Linker(
-                Tickets(ticket_key(config.pepper)),
+                tickets,
                 commands,
                 blobs,
                 feed,

@@ -60,6 +60,7 @@ from gpu_agent.telemetry import Telemetry
 
 SILENCE_S: Final = 3600.0  # a step, an evaluation or a download takes less; this one hangs
 EXIT_S: Final = 5.0  # between the last fact and the end of the process
+HOPELESS: Final = {errno.ENOENT, errno.EIO, errno.EACCES}  # missing, damaged, not this agent's
 FLUSH_S: Final = 5.0  # the last lines should stand in the log before the job ends, but need not
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
@@ -193,7 +194,7 @@ class RunningAttempt:
             try:
                 return await do()
             except OSError as error:
-                if error.errno in {errno.ENOENT, errno.EIO} or self._stopping.is_set():
+                if error.errno in HOPELESS or self._stopping.is_set():
                     raise  # trying again would give the same, or there is no time left
                 self._say("WARNING", f"{what}, trying again in {pause:.0f} s: {error}")
             with suppress(TimeoutError):

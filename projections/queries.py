@@ -20,6 +20,7 @@ from projections.datasets import DatasetRow
 from projections.evaluations import EvaluationRow
 from projections.jobs import EpochRow, JobRow, JobStatus
 from projections.metrics import StepRow
+from projections.model_filter import ALL_MODELS, ModelFilter, with_filter
 from projections.model_versions import VersionRow
 from projections.models import ModelRow
 from projections.positions import REGISTRY, Positions
@@ -143,9 +144,16 @@ class Queries:
         return await self._one(ModelRow, select(table).where(table.c.workspace == workspace, named))
 
     async def models(
-        self, workspace: str, *, limit: int = 50, before: int | None = None
+        self,
+        workspace: str,
+        chosen: ModelFilter = ALL_MODELS,
+        *,
+        limit: int = 50,
+        before: int | None = None,
+        offset: int = 0,
     ) -> list[ModelRow]:
-        return await self._rows(ModelRow, _page(t.model, workspace, limit, before))
+        page = with_filter(_page(t.model, workspace, limit, before), chosen)
+        return await self._rows(ModelRow, page.offset(offset))
 
     async def versions(
         self, workspace: str, model_id: UUID, *, limit: int = 50, before: int | None = None
@@ -227,6 +235,14 @@ class Queries:
         table = t.agent
         mine = select(table).where(table.c.workspace == workspace)
         return await self._rows(AgentRow, mine.order_by(table.c.created_sequence))
+
+    async def is_served(self, workspace: str, sha256: str) -> bool:
+        """Whether a version that is ready, or its base model, has a file of this hash."""
+        table = t.model_version
+        adapter = table.c.files.contains([{"sha256": sha256}])
+        base = table.c.base_model_record.contains({"files": [{"blob": {"sha256": sha256}}]})
+        ready = and_(table.c.workspace == workspace, table.c.status == "ready")
+        return bool(await self._all(select(table.c.id).where(ready, or_(adapter, base)).limit(1)))
 
     async def queue(self, workspace: str) -> list[QueueItem]:
         """What is assigned and what waits, in order of arrival."""

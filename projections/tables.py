@@ -265,6 +265,9 @@ agent = Table(
     Column("memory_bytes", BigInteger, nullable=False),
     Column("methods", JSONB, nullable=False),
     Column("created_at", _Time, nullable=False),
+    Column("invited_by", Text),
+    Column("expires_at", _Time),
+    Column("joined_at", _Time),
 )
 
 work_item = Table(

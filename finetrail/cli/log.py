@@ -1,4 +1,4 @@
-"""`finetrail events`, `agents`, `queue`: what happened, who works, what waits."""
+"""`finetrail events`, `queue`: what happened, what waits."""
 
 from itertools import chain
 from typing import Annotated, Final
@@ -11,7 +11,7 @@ PANEL: Final = "Look"
 
 
 def register(app: typer.Typer) -> None:
-    for command in (events, agents, queue):
+    for command in (events, queue):
         app.command(rich_help_panel=PANEL)(command)
 
 
@@ -53,15 +53,6 @@ def events(
                 write_json(event)
             else:
                 typer.echo(views.event_line(event))
-
-
-def agents(url: Url = None, key: Key = None, json: Json = False) -> None:
-    """List the agents and what they can do."""
-    from finetrail.cli import session, views
-
-    with session.connected(url, key) as client:
-        found = client.agents()
-    views.write(found, json, lambda some: views.records(some, "There are no agents."))
 
 
 def queue(url: Url = None, key: Key = None, json: Json = False) -> None:

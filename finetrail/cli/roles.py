@@ -1,6 +1,7 @@
 """`finetrail up` and the processes it consists of, `demo`, `doctor`, `version`."""
 
 import asyncio
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -12,6 +13,10 @@ from finetrail.cli.options import Json, LabelColumn, TextColumn
 if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
     from finetrail.cli.running import Role
 
+agent_app = typer.Typer(invoke_without_command=True)
+DataDir = Annotated[
+    Path | None, typer.Option(help="Where this agent keeps its files; FINETRAIL_DATA_DIR if not.")
+]
 START: Final = "Start"
 ROLES: Final = "One process each"
 
@@ -19,8 +24,9 @@ ROLES: Final = "One process each"
 def register(app: typer.Typer) -> None:
     for command in (up, demo, doctor, version):
         app.command(rich_help_panel=START)(command)
-    for command in (core, gateway, handlers, projections, agent):
+    for command in (core, gateway, handlers, projections):
         app.command(rich_help_panel=ROLES)(command)
+    app.add_typer(agent_app, name="agent", rich_help_panel=ROLES)
 
 
 def up() -> None:
@@ -57,13 +63,18 @@ def demo(
     raise typer.Exit(run_demo(plan, as_json=json))
 
 
-def doctor(json: Json = False) -> None:
+def doctor(
+    blobs: Annotated[
+        bool, typer.Option("--blobs", help="Also read every blob that the log refers to.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Check everything a stack depends on, and say what is wrong."""
     from finetrail.cli import session, views
     from finetrail.cli.exits import Exit
     from finetrail.doctor import diagnose
 
-    found = [asdict(each) for each in asyncio.run(diagnose(session.load_settings()))]
+    found = [asdict(each) for each in asyncio.run(diagnose(session.load_settings(), blobs=blobs))]
     views.write(found, json, views.checks)
     if not all(each["ok"] for each in found):
         raise typer.Exit(Exit.FAILED)
@@ -110,11 +121,44 @@ def projections() -> None:
     _run(run_projections, "projections")
 
 
-def agent() -> None:
+@agent_app.callback()
+def agent(context: typer.Context, data_dir: DataDir = None) -> None:
     """Run an agent: it trains, evaluates and serves on this machine."""
-    from finetrail.agent import run_agent
+    if context.invoked_subcommand is None:
+        from finetrail.agent import run_agent
 
-    _run(run_agent, "agent")
+        _use(data_dir)
+        _run(run_agent, "agent")
+
+
+@agent_app.command()
+def join(
+    url: Annotated[str, typer.Argument(help="The gateway's address, as this machine reaches it.")],
+    token: Annotated[str, typer.Argument(help="What `finetrail agents token` has shown.")],
+    name: Annotated[str | None, typer.Option(help="This machine's name if left out.")] = None,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Make this machine an agent of a stack on another one. Its private key stays here."""
+    from finetrail.cli import session, views
+    from finetrail.joining import is_let_in
+    from finetrail.joining import join as join_stack
+
+    _use(data_dir)
+    settings = session.load_settings()
+    joined = join_stack(settings, url, token, name or settings.agent_name)
+    views.write({**joined.model_dump(), "data_dir": str(settings.folder)}, json, views.one_record)
+    if not asyncio.run(is_let_in(settings, joined)):
+        typer.echo(
+            f"NATS at {joined.nats_url} cannot be reached from here yet. On the stack's machine set "
+            "FINETRAIL_NATS__LISTEN and FINETRAIL_NATS__PORT, and open the port.",
+            err=True,
+        )
+
+
+def _use(data_dir: Path | None) -> None:
+    if data_dir is not None:
+        os.environ["FINETRAIL_DATA_DIR"] = str(data_dir)
 
 
 def _run(role: "Role", name: str) -> None:

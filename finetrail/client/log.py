@@ -61,6 +61,18 @@ class LogCalls(Calls):
     def agents(self) -> list[dict[str, Any]]:
         return self._list("/agents")
 
+    def join_token(self, name: str = "", *, minutes: int = 10) -> dict[str, Any]:
+        """The answer's ``token`` lets one machine in, once, and is shown this once."""
+        return self._post("/agents/join-tokens", {"name": name, "minutes": minutes})
+
+    def drain_agent(self, agent_id: str) -> dict[str, Any]:
+        """It finishes what it holds and is given nothing more."""
+        return self._post(f"/agents/{part(agent_id)}/drain")
+
+    def revoke_agent(self, agent_id: str) -> dict[str, Any]:
+        """It is let in no more, for good; what it holds is given to others."""
+        return self._post(f"/agents/{part(agent_id)}/revoke")
+
     def queue(self) -> list[dict[str, Any]]:
         """What is assigned and what waits, in order of arrival."""
         return self._list("/queue")

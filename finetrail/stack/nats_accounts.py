@@ -20,7 +20,7 @@ _TO_CORE: Final = (
     "telemetry.>",
     "presence.*",
     "serving.*",
-    "tickets.*",
+    "tickets.*.*",
     "$JS.API.CONSUMER.INFO.WORK.*",
     "$JS.ACK.WORK.>",
     "_INBOX_gateway.>",  # answers to requests; an agent may publish none that it was not asked for

@@ -130,7 +130,7 @@ def _agent(agent_id: str) -> dict[str, Any]:
             f"presence.{agent_id}",
             f"telemetry.*.*.*.*.{agent_id}",
             "serving.*",
-            f"tickets.{agent_id}",
+            f"tickets.*.{agent_id}",
             f"$JS.API.CONSUMER.INFO.{consumer}",
             f"$JS.API.CONSUMER.MSG.NEXT.{consumer}",
             f"$JS.ACK.{consumer}.>",

@@ -9,7 +9,7 @@ from typing import get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from uuid_utils.compat import uuid7
 
-from finetrail.settings import NatsRole, NatsUser, Settings
+from finetrail.settings import EVERYWHERE, NatsRole, NatsUser, Settings
 from finetrail.stack.errors import StackError
 
 DATABASE = "finetrail"  # database and the role that owns it; it is no superuser
@@ -67,6 +67,16 @@ class StackPaths:
     def joined_agents(self) -> Path:
         """Public keys of the agents on other machines that may come in."""
         return self.root / "nats-agents.json"
+
+    @property
+    def joined(self) -> Path:
+        """On another machine: which agent it is, and whose."""
+        return self.root / "agent.json"
+
+    @property
+    def agent_seed(self) -> Path:
+        """Likewise: the agent's private key, which never leaves its machine."""
+        return self.root / "agent.seed"
 
     @property
     def nats_config(self) -> Path:
@@ -137,14 +147,54 @@ def load_endpoints(paths: StackPaths) -> Endpoints | None:
         return None
 
 
+class JoinedAgent(BaseModel):
+    """What a machine that has joined was told."""
+
+    model_config = ConfigDict(frozen=True)
+
+    agent_id: str
+    name: str
+    workspace: str
+    nats_url: str
+    gateway_url: str
+
+
+def load_joined(paths: StackPaths) -> JoinedAgent | None:
+    try:
+        return JoinedAgent.model_validate_json(paths.joined.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise StackError(
+            f"{paths.joined} cannot be read.",
+            "Join again with a new token and another data directory.",
+        ) from error
+
+
+def as_joined(settings: Settings, paths: StackPaths, joined: JoinedAgent) -> Settings:
+    agent = settings.agent.model_copy(
+        update={
+            "id": settings.agent.id or joined.agent_id,
+            "name": settings.agent.name or joined.name or None,
+            "seed_file": settings.agent.seed_file or paths.agent_seed,
+            "gateway_url": settings.agent.gateway_url or joined.gateway_url,
+        }
+    )
+    nats = settings.nats.model_copy(update={"url": settings.nats.url or joined.nats_url})
+    return settings.model_copy(update={"workspace": joined.workspace, "nats": nats, "agent": agent})
+
+
 def resolve_settings(settings: Settings) -> Settings:
     """Fill in what the user left to the embedded stack: addresses, credentials, the agent's id.
 
+    On a machine that has joined another's stack they come from what `finetrail agent join` wrote.
     What the user has set stays as it is. Addresses are there only while a stack runs or was
     killed; a process that needs one that is missing fails with `SettingMissing`.
     """
     paths = StackPaths(settings.folder)
     paths.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not paths.secrets.exists() and (joined := load_joined(paths)):
+        return as_joined(settings, paths, joined)
     return fill_in(settings, load_secrets(paths), load_endpoints(paths))
 
 
@@ -176,8 +226,7 @@ def fill_in(settings: Settings, known: Secrets, endpoints: Endpoints | None) -> 
 
 def reachable(listen: str) -> str:
     """Where this machine reaches a server of its own that listens there."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
-    return everywhere.get(listen, listen)
+    return EVERYWHERE.get(listen, listen)
 
 
 def write_private(path: Path, text: str) -> None:

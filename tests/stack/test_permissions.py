@@ -85,7 +85,7 @@ async def test_an_agent_reports_under_its_own_id_only(running: EmbeddedStack) ->
         assert await agent.may_publish(f"telemetry.{W}.metrics.{ID}.1.{me}")
         assert not await agent.may_publish(f"telemetry.{W}.metrics.{ID}.1")
         assert not await agent.may_publish(f"telemetry.{W}.metrics.{ID}.1.other")
-        assert not await agent.may_publish("tickets.other")
+        assert not await agent.may_publish(f"tickets.{W}.other")
         assert not await agent.may_publish(f"commands.other.{W}.job.{ID}")
         assert not await agent.may_publish(f"commands.gateway.{W}.job.{ID}")
         assert not await agent.may_publish("presence.other")

@@ -21,7 +21,7 @@ from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, answered, require_revision
 from gateway.hub import Hub, Mailbox
 from gateway.naming import dataset_name
-from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
+from gateway.pages import Cursor, Limit, Page, decode_cursor, linked, page_of
 from gateway.ports import Blobs
 from gateway.problems import Problem
 from gateway.ranged import OCTETS, blob_content, ranged, require_blob
@@ -121,15 +121,17 @@ class DatasetsController(Controller):
     @get("/")
     async def list_datasets(
         self,
+        request: Request[Principal, Any, Any],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
         limit: Limit = 20,
         cursor: Cursor = None,
-    ) -> Page[Dataset]:
+    ) -> Response[Page[Dataset]]:
         """Newest first, deleted ones too."""
         before = decode_cursor(cursor)
         rows = await queries.datasets(workspace, limit=limit + 1, before=before)
-        return page_of(rows, limit, lambda row: row.created_sequence, dataset_answer)
+        page = page_of(rows, limit, lambda row: row.created_sequence, dataset_answer)
+        return linked(request, page)
 
     @get("/{dataset_id:uuid}")
     async def get_dataset(

@@ -15,7 +15,7 @@ from gateway.bodies import ModelName, VersionNumber
 from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, answered, require_revision
 from gateway.jobs import Failure
-from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
+from gateway.pages import Cursor, Limit, Page, decode_cursor, linked, page_of
 from gateway.problems import Problem
 from gateway.registry import require_model, require_version
 from projections import answers
@@ -55,19 +55,21 @@ class EvaluationsController(Controller):
     @get("/")
     async def list_evaluations(
         self,
+        request: Request[Principal, Any, Any],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
         model: Annotated[str | None, QueryParameter(max_length=63)] = None,
-        version: Annotated[int | None, QueryParameter(ge=1)] = None,
+        version: Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1)] = None,
         limit: Limit = 20,
         cursor: Cursor = None,
-    ) -> Page[Evaluation]:
+    ) -> Response[Page[Evaluation]]:
         """Newest first."""
         before = decode_cursor(cursor)
         found = await queries.evaluations(
             workspace, model=model, version=version, limit=limit + 1, before=before
         )
-        return page_of(found, limit, lambda one: one.row.created_sequence, evaluation_answer)
+        page = page_of(found, limit, lambda one: one.row.created_sequence, evaluation_answer)
+        return linked(request, page)
 
     @post("/", status_code=202)
     async def evaluate(

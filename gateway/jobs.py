@@ -16,7 +16,7 @@ from gateway.bodies import ModelName, Seed
 from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, answered, require_revision
 from gateway.hyperparameters import DEFAULTS, WHICH_METHOD
-from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
+from gateway.pages import Cursor, Limit, Page, decode_cursor, linked, page_of
 from gateway.problems import Problem
 from gateway.registry import BaseModelFacts, base_model_of
 from projections import answers
@@ -175,19 +175,21 @@ class JobsController(Controller):
     @get("/")
     async def list_jobs(
         self,
+        request: Request[Principal, Any, Any],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
         status: Annotated[JobStatus | None, QueryParameter()] = None,
         model: Annotated[str | None, QueryParameter(max_length=63)] = None,
         limit: Limit = 20,
         cursor: Cursor = None,
-    ) -> Page[Job]:
+    ) -> Response[Page[Job]]:
         """Newest first."""
         before = decode_cursor(cursor)
         found = await queries.jobs(
             workspace, status=status, model=model, limit=limit + 1, before=before
         )
-        return page_of(found, limit, lambda job: job.row.created_sequence, job_answer)
+        page = page_of(found, limit, lambda job: job.row.created_sequence, job_answer)
+        return linked(request, page)
 
     @get("/{job_id:uuid}")
     async def get_job(

@@ -5,18 +5,20 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Controller, HttpMethod, Request, Response, get, post, route
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from domain.models.commands import ActivateModel
 from gateway.authentication import Principal
 from gateway.bodies import VersionNumber
 from gateway.commanding import Caller, Commands
+from gateway.dates import DateFrom, DateTo, behind, first_moment
 from gateway.downloads import MEDIA_TYPE, Archive, archive_of
 from gateway.etags import IfMatch, answered, require_revision
-from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
+from gateway.pages import Cursor, Limit, Page, PageNumber, decode_cursor, linked, page_of
 from gateway.ports import Blobs
 from gateway.predicting import Predictions, Predictor
+from gateway.problems import invalid
 from gateway.ranged import OCTETS, ranged
 from gateway.registry import (
     Model,
@@ -27,8 +29,10 @@ from gateway.registry import (
     require_version,
     version_answer,
 )
+from projections.model_filter import ModelFilter, ModelStatus
 from projections.queries import Queries
 
+Status = Annotated[ModelStatus | None, QueryParameter(description="`active`: a version is in service; otherwise: a version has this status.")]  # fmt: skip
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=20_000)]
 
 
@@ -50,15 +54,30 @@ class ModelsController(Controller):
     @get("/")
     async def list_models(
         self,
+        request: Request[Principal, Any, Any],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
+        base_model: Annotated[str | None, QueryParameter(max_length=300)] = None,
+        status: Status = None,
+        date_from: DateFrom = None,
+        date_to: DateTo = None,
         limit: Limit = 20,
         cursor: Cursor = None,
-    ) -> Page[Model]:
-        """Newest first."""
-        before = decode_cursor(cursor)
-        rows = await queries.models(workspace, limit=limit + 1, before=before)
-        return page_of(rows, limit, lambda row: row.created_sequence, model_answer)
+        page: PageNumber = None,
+    ) -> Response[Page[Model]]:
+        """Newest first; pages by `cursor`, which new models do not shift, or by `page`, which they do."""
+        if page is not None and cursor is not None:
+            raise invalid("page", "this or `cursor`, not both")
+        chosen = ModelFilter(base_model, status, first_moment(date_from), behind(date_to))
+        rows = await queries.models(
+            workspace,
+            chosen,
+            limit=limit + 1,
+            before=decode_cursor(cursor),
+            offset=limit * (page - 1) if page else 0,
+        )
+        shown = page_of(rows, limit, lambda row: row.created_sequence, model_answer)
+        return linked(request, shown, page)
 
     @get("/{name:str}")
     async def get_model(
@@ -74,17 +93,19 @@ class ModelsController(Controller):
     @get("/{name:str}/versions")
     async def versions(
         self,
+        request: Request[Principal, Any, Any],
         name: FromPath[str],
         queries: NamedDependency[Queries],
         workspace: NamedDependency[str],
         limit: Limit = 20,
         cursor: Cursor = None,
-    ) -> Page[Version]:
+    ) -> Response[Page[Version]]:
         """Newest first."""
         before = decode_cursor(cursor)
         model = await require_model(queries, workspace, name)
         found = await queries.versions(workspace, model.id, limit=limit + 1, before=before)
-        return page_of(found, limit, lambda one: one.row.created_sequence, version_answer)
+        page = page_of(found, limit, lambda one: one.row.created_sequence, version_answer)
+        return linked(request, page)
 
     @get("/{name:str}/versions/{number:int}")
     async def version(

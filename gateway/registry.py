@@ -112,7 +112,8 @@ async def require_model(queries: Queries, workspace: str, name: str) -> ModelRow
 async def require_version(
     queries: Queries, workspace: str, model: ModelRow, number: int
 ) -> FoundVersion:
-    found = await queries.version(workspace, model.id, number)
+    # A larger number does not fit into the column that is asked.
+    found = await queries.version(workspace, model.id, number) if number < 2**31 else None
     if found is None:
         raise Problem("not_found", f"{model.name} has no version {number}.")
     return found

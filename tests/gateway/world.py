@@ -69,6 +69,7 @@ from projections import models as model_rows
 from projections import timeline as event_rows
 from projections import work_items as work_rows
 from projections.answers import Evaluation, Job, QueueItem, Version, with_progress
+from projections.model_filter import ALL_MODELS, ModelFilter
 from projections.queries import Queries, ReadModelUnavailable
 from projections.view import View
 
@@ -309,9 +310,28 @@ class MemoryQueries(Queries):
         return next((row for row in found if name_or_id in {row.name, row.id}), None)
 
     async def models(
-        self, workspace: str, *, limit: int = 50, before: int | None = None
+        self,
+        workspace: str,
+        chosen: ModelFilter = ALL_MODELS,
+        *,
+        limit: int = 50,
+        before: int | None = None,
+        offset: int = 0,
     ) -> list[model_rows.ModelRow]:
-        return await self._newest(model_rows.VIEW, limit, before, lambda _: True)
+        versions = await self._fold(version_rows.VIEW)
+
+        def is_chosen(row: model_rows.ModelRow) -> bool:
+            statuses = {one.status for one in versions if one.model_id == row.id}
+            statuses |= {"active"} if row.active_version_id else set()
+            return (
+                chosen.base_model in (None, row.base_model)
+                and (chosen.status is None or chosen.status in statuses)
+                and (chosen.created_from is None or row.created_at >= chosen.created_from)
+                and (chosen.created_before is None or row.created_at < chosen.created_before)
+            )
+
+        rows = await self._newest(model_rows.VIEW, limit + offset, before, is_chosen)
+        return rows[offset:]
 
     async def versions(
         self, workspace: str, model_id: UUID, *, limit: int = 50, before: int | None = None

@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
 
 from domain.messages import Event
 from finetrail.stack.supervisor import EmbeddedStack
+from projections.model_filter import ModelFilter
 from projections.projection import registry, step_metrics
 from projections.queries import Queries, ReadModelUnavailable, open_queries
 from projections.run import Runner
@@ -74,6 +76,26 @@ async def test_one_thing_is_found_by_its_id_in_its_workspace_only(
     assert await queries.job(W, NOBODY) is None
     assert await queries.model(W, "nothing") is None
     assert await queries.version(W, model, 99) is None
+
+
+async def test_models_are_chosen_by_what_they_are(dsn: str, queries: Queries) -> None:
+    await given(dsn, *h.everything())
+    every = await queries.models(W)
+    active = {model.name for model in every if model.active_version_id}
+    first, last = (pick(model.created_at for model in every) for pick in (min, max))
+
+    async def names(**chosen: Any) -> list[str]:
+        return [model.name for model in await queries.models(W, ModelFilter(**chosen))]
+
+    assert set(await names(status="active")) == active != set()
+    assert await names(status="error") == ["intents"]
+    assert await names(status="uploading") == []
+    assert await names(base_model=every[0].base_model, created_from=first) == [
+        m.name for m in every
+    ]
+    assert await names(base_model="none") == []
+    assert len(await names(created_from=first, created_before=last)) == len(every) - 1
+    assert await queries.models(W, limit=1, offset=1) == every[1:2] != []
 
 
 async def test_a_dataset_of_conversations_is_found_with_the_one_it_shows(

@@ -406,6 +406,24 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
             "reason": "sent by a script that is no longer used",
             "log_sequence": 61,
         },
+        (f"{_API}/admin/requests", "get"): {
+            "since": "2026-11-20T16:43:00Z",
+            "until": _TIME,
+            "step_s": 120,
+            "items": [
+                {
+                    "time": "2026-11-20T17:41:00Z",
+                    "method": "GET",
+                    "route": f"{_API}/jobs/{{job_id}}",
+                    "status": "2xx",
+                    "count": 214,
+                    "mean_ms": 3.1,
+                    "p50_ms": 2.6,
+                    "p95_ms": 8.4,
+                    "max_ms": 41.9,
+                }
+            ],
+        },
         (f"{_API}/queue", "get"): _page(
             {
                 "work_id": _ID,

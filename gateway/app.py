@@ -35,7 +35,7 @@ from gateway.keyring import Keyring
 from gateway.links import Linker, LinksController
 from gateway.metrics import page
 from gateway.models import ModelsController
-from gateway.monitoring import MetricsController, RequestsController
+from gateway.monitoring import Exposition, MetricsController, RequestsController
 from gateway.observing import observed
 from gateway.openai_api import errors as openai_errors
 from gateway.openai_api.generating import Generator
@@ -148,6 +148,7 @@ class Gateway:
             "maker": KeyMaker(config.pepper, self.keyring, workspace),
             "readiness": self.readiness,
             "statistics": self.statistics,
+            "exposition": Exposition(metrics),
             "letters": Letters(feed, workspace),
         }
 
@@ -158,10 +159,7 @@ class Gateway:
         self.litestar = _litestar(
             given,
             middleware=[access_control(self.keyring, config.pepper)],
-            extra={
-                "description": Provide(description, sync_to_thread=True),
-                "metrics": Provide(metrics, sync_to_thread=True),
-            },
+            extra={"description": Provide(description, sync_to_thread=True)},
         )
         fronted = front(self.litestar, config.allowed_hosts)
         self.app: ASGIApp = observed(fronted, workspace, self.statistics.observe)

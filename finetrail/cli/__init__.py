@@ -19,6 +19,7 @@ from finetrail.cli import (
     keys,
     log,
     models,
+    requests,
     roles,
 )
 from finetrail.cli.options import JSON
@@ -58,7 +59,7 @@ app.add_typer(blobs.app, name="blobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(feed.app, name="feed")
-for module in (roles, jobs, models, chat, log):
+for module in (roles, jobs, models, chat, log, requests):
     module.register(app)
 
 

@@ -10,13 +10,22 @@ from finetrail.client.datasets import DatasetCalls
 from finetrail.client.dead_letters import DeadLetterCalls
 from finetrail.client.jobs import JobCalls
 from finetrail.client.log import LogCalls
+from finetrail.client.monitoring import MonitoringCalls
 from finetrail.client.registry import RegistryCalls
 from finetrail.client.transport import Transport
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 
 
-class Client(DatasetCalls, JobCalls, RegistryCalls, ChatCalls, LogCalls, DeadLetterCalls):
+class Client(
+    DatasetCalls,
+    JobCalls,
+    RegistryCalls,
+    ChatCalls,
+    LogCalls,
+    DeadLetterCalls,
+    MonitoringCalls,
+):
     """A connection to one server as one API key; threads may share it.
 
     A call is tried again for ``patience_s`` where that is safe: reads, and writes, which carry an

@@ -50,8 +50,9 @@ class S3Blobs:
     def __init__(self, access: S3Access, aside: Path) -> None:
         self._requests = S3Requests(access)
         self._client, self._bucket = self._requests.client, access.bucket
-        self._aside = private_folder(aside)
-        remove_leftovers(self._aside)
+        self._aside = aside
+        if aside.exists():
+            remove_leftovers(aside)
         self._uploads = asyncio.Semaphore(UPLOADS)
 
     async def __aenter__(self) -> Self:
@@ -76,7 +77,7 @@ class S3Blobs:
 
     def writer(self) -> "S3BlobWriter":
         """Take bytes whose hash is not known yet; to be used with ``async with``."""
-        return S3BlobWriter(self._aside / uuid4().hex, self._put)
+        return S3BlobWriter(private_folder(self._aside) / uuid4().hex, self._put)
 
     async def put_file(self, path: Path) -> BlobRef:
         return await self._put(path, None)

@@ -47,8 +47,11 @@ class BlobStore(Protocol):
 
 
 @asynccontextmanager
-async def open_blobs(settings: Settings) -> AsyncIterator[BlobStore]:
+async def open_blobs(settings: Settings, *, make: bool = True) -> AsyncIterator[BlobStore]:
     """The store of these settings; an S3 server that is away now may come back later.
+
+    Args:
+        make: a bucket that is missing is made at once.
 
     Raises:
         OSError: The S3 server refuses the credentials, or the bucket cannot be made.
@@ -58,7 +61,8 @@ async def open_blobs(settings: Settings) -> AsyncIterator[BlobStore]:
         return
     async with S3Blobs(s3_access(settings.blobs.s3), settings.folder / "uploads") as blobs:
         try:
-            await blobs.check()
+            if make:
+                await blobs.check()
         except ConnectionError as away:
             _log.warning("blobs cannot be read or written now: %s", away)
         yield blobs

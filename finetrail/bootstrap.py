@@ -19,6 +19,8 @@ from finetrail.stack.data_format import check_stream, stream_metadata
 from finetrail.stack.errors import StackError
 
 API_TIMEOUT_S = 10.0  # the first request after a crash may find the server reading its store
+CONNECT_TRIES = 1  # besides the first one
+RETRY_S = 1
 NOT_FOUND = 404
 # What the server would let pass, or refuse without naming the field: a change here loses messages
 # or means another stream altogether.
@@ -175,6 +177,8 @@ async def admin_connection(settings: Settings) -> AsyncIterator[Client]:
             password=login.password,
             inbox_prefix=login.inbox_prefix,
             allow_reconnect=False,
+            max_reconnect_attempts=CONNECT_TRIES,  # else the first connection waits two minutes
+            reconnect_time_wait=RETRY_S,
             error_cb=_ignore,  # the call that failed raises as well
         )
     except (OSError, NatsError) as error:

@@ -50,8 +50,12 @@ class Check:
     hint: str = ""
 
 
-async def diagnose(settings: Settings) -> list[Check]:
-    """Look at everything; a check that fails never keeps the next one from running."""
+async def diagnose(settings: Settings, *, blobs: bool = False) -> list[Check]:
+    """Look at everything; a check that fails never keeps the next one from running.
+
+    Args:
+        blobs: also read every blob that the log refers to.
+    """
     paths = StackPaths(settings.folder)
     build = _attempt("data format", lambda: _data_format(paths))
     if build.ok and paths.secrets.exists():  # else there was never a stack, and looking makes none
@@ -64,7 +68,7 @@ async def diagnose(settings: Settings) -> list[Check]:
         _attempt("postgres", lambda: _postgres_programs(paths)),
         _attempt("data directory", lambda: _writable(paths.root)),
         build,
-        _attempt("blobs folder", lambda: _writable(settings.blobs_folder)),
+        await _store(settings),
         _attempt("disk", lambda: _disk(paths.root)),
         _private(paths),
         Check("stack", ok=True, detail=f"process {holder} runs it" if holder else NOT_RUNNING),
@@ -74,6 +78,7 @@ async def diagnose(settings: Settings) -> list[Check]:
         await _gateway(settings, running=holder is not None),
         await _torch(),
         _base_model(),
+        *(await _blobs(settings) if blobs else ()),
     ]
 
 
@@ -151,6 +156,27 @@ def _private(paths: StackPaths) -> Check:
         f"{paths.secrets} is {'private' if closed else 'open to other accounts'}",
         "" if closed else f"`chmod 600 {paths.secrets}`",
     )
+
+
+async def _store(settings: Settings) -> Check:
+    if settings.blobs.s3 is None:
+        return _attempt("blobs folder", lambda: _writable(settings.blobs_folder))
+    if importlib.util.find_spec("minio") is None:
+        hint = "`pip install 'finetrail[gateway]'`"
+        return Check("blobs bucket", ok=False, detail="minio not installed", hint=hint)
+    # Imported late: this module must load on a machine without it.
+    checks = importlib.import_module("finetrail.blob_checks")
+    found: Check = await checks.check_bucket(settings)
+    return found
+
+
+async def _blobs(settings: Settings) -> list[Check]:
+    if settings.nats.url is None:
+        hint = "Start it with `finetrail up`: the log says which blobs there should be."
+        return [Check("blobs", ok=False, detail="the log is not running here", hint=hint)]
+    checks = importlib.import_module("finetrail.blob_checks")
+    found: list[Check] = await checks.check_all(settings)
+    return found
 
 
 async def _nats(settings: Settings) -> str:

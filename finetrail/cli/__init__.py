@@ -49,7 +49,6 @@ app = typer.Typer(
     cls=Commands,
     help="Fine-tuning with a memory: upload, train, compare, serve, and replay what happened.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(data.app, name="datasets")

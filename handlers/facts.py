@@ -4,11 +4,14 @@ from typing import Any
 from uuid import UUID
 
 from domain.datasets import dataset as datasets
-from domain.evaluations.commands import RunEvaluation
-from domain.jobs.commands import DatasetFacts, SubmitJob
+from domain.errors import NotYours
+from domain.evaluations.commands import ClaimEvaluation, RunEvaluation
+from domain.jobs.commands import ClaimJob, DatasetFacts, SubmitJob
 from domain.messages import Command, StreamId
 from domain.model_versions import model_version as versions
 from domain.models.commands import ActivateModel
+from domain.queues.queue import Queue, queue_id
+from domain.queues.queue import decider as queue_decider
 from handlers.histories import Histories
 
 
@@ -28,8 +31,29 @@ async def look_up(command: Command, workspace: str, histories: Histories) -> Com
         case RunEvaluation():
             version = await _version(command.version_id, workspace, histories)
             return command.model_copy(update=_evaluated(version))
+        case ClaimJob():
+            await _require_assigned(command, command.job_id, workspace, histories)
+            return command
+        case ClaimEvaluation():
+            await _require_assigned(command, command.evaluation_id, workspace, histories)
+            return command
         case _:
             return command
+
+
+async def _require_assigned(
+    claim: ClaimJob | ClaimEvaluation, work_id: UUID, workspace: str, histories: Histories
+) -> None:
+    """An agent claims what it was given, and nothing else that it has heard of.
+
+    Raises:
+        NotYours: The queue has given the attempt to another agent, or to none.
+    """
+    stream = StreamId(workspace, "queue", queue_id(workspace))
+    queue: Queue = (await histories.load(stream, queue_decider)).state
+    given = queue.assigned.get(work_id)
+    if given is None or (given.agent_id, given.attempt) != (claim.agent_id, claim.attempt):
+        raise NotYours(f"attempt {claim.attempt} of {work_id} was not given to {claim.agent_id}")
 
 
 async def _with_datasets(command: SubmitJob, workspace: str, histories: Histories) -> SubmitJob:

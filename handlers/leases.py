@@ -24,6 +24,7 @@ class AgentView:
     presence: Presence | None  # None: never seen since this process is connected
     silent_s: float  # since its last presence, or since this process can hear it
     active: bool = True  # enrolled, neither draining nor revoked
+    revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def next_assign(queue: Queue, agents: Sequence[AgentView]) -> Assign | None:
 
 def doubtful(assigned: WorkAssigned, known: WorkView | None, agent: AgentView) -> bool:
     """Whether the work itself must be looked at, or is known to be held as it should be."""
-    if known is None or known.claim is None or agent.presence is None:
+    if agent.revoked or known is None or known.claim is None or agent.presence is None:
         return True
     held = (assigned.work_id, assigned.attempt) in _listed(agent.presence)
     same_boot = agent.presence.boot_id == known.claim.boot_id
@@ -92,6 +93,8 @@ def expiry_reason(
     """Why this attempt is believed dead; None while it may live, or when it is over anyway."""
     if work.ended or work.attempt != assigned.attempt:
         return None
+    if agent.revoked:
+        return "the agent was revoked"
     if agent.silent_s > SILENT_S:
         return f"the agent has been silent for {agent.silent_s:.0f} s"
     if agent.presence is None:

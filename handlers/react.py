@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Final, assert_never
 
+from domain.agents.events import AgentRevoked
 from domain.jobs.events import JobInterrupted
 from domain.messages import Envelope, Event, Recorded
 from domain.queues.events import WorkQueued, WorkWithdrawn
@@ -13,7 +14,8 @@ from handlers.ports import CommandBus, Publish
 from handlers.reactions import follow_ups
 from handlers.retries import Retries
 
-WAKING: Final = (WorkQueued, WorkWithdrawn, JobInterrupted)  # a slot or some work has come free
+# A slot or some work has come free, or is about to.
+WAKING: Final = (WorkQueued, WorkWithdrawn, JobInterrupted, AgentRevoked)
 
 
 class Reactor:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -127,7 +128,8 @@ class Scheduler:
 
     async def _check(self, assigned: WorkAssigned) -> None:
         known = self._works.get(assigned.work_id)
-        agent = self._agent(assigned.agent_id)
+        revoked = await self._status(assigned.agent_id) == "revoked"
+        agent = replace(self._agent(assigned.agent_id), revoked=revoked)
         same = known is not None and known.attempt == assigned.attempt
         if not doubtful(assigned, known if same else None, agent):
             return
@@ -196,13 +198,14 @@ class Scheduler:
 
     async def _agents(self) -> list[AgentView]:
         return [
-            self._agent(agent_id, active=await self._is_active(agent_id)) for agent_id in self._seen
+            self._agent(agent_id, active=await self._status(agent_id) == "active")
+            for agent_id in self._seen
         ]
 
-    async def _is_active(self, agent_id: str) -> bool:
+    async def _status(self, agent_id: str) -> str:
         stream = StreamId(self._workspace, "agent", UUID(agent_id))
         agent = (await self._histories.load(stream, agents.decider)).state
-        return isinstance(agent, agents.Known) and agent.status == "active"
+        return agent.status if isinstance(agent, agents.Known) else "absent"
 
     def _forget(self) -> None:
         now = self._uptime()

@@ -28,9 +28,10 @@ SAMPLES = {
 }
 
 
-def path_of(template: str) -> str:
+def path_of(template: str, method: str) -> str:
     tickets = Tickets(ticket_key(PEPPER))
-    samples = SAMPLES | {"ticket": tickets.issue(Ticket("GET", "0" * 64, 2**40))}
+    leave = Ticket("PUT" if method == "PUT" else "GET", "0" * 64, 2**40, size=1)
+    samples = SAMPLES | {"ticket": tickets.issue(leave)}
     if template.endswith("/archives/{ticket}"):
         samples["ticket"] = tickets.issue_archive(ArchiveTicket("nothing", 1, UUID(int=1), 2**40))
     return re.sub(r"{(\w+)}", lambda match: samples[match[1]], template)
@@ -69,7 +70,7 @@ async def test_a_route_answers_whom_the_matrix_names_and_nobody_else(
         async with world.client(role) as client:
             if caller == "wrong":
                 client.headers["Authorization"] = f"Bearer {forged(world)}"
-            answer = await client.request(method, path_of(template))
+            answer = await client.request(method, path_of(template, method))
         statuses[caller] = answer.status_code
 
     refused = {

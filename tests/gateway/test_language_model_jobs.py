@@ -67,7 +67,7 @@ async def started(world: World) -> tuple[dict[str, Any], BaseModelRecord]:
         files=(FileEntry(path="base_model/model.safetensors", blob=weights),),
     )
     job_id, agent = UUID(job["id"]), str(AGENT)
-    await world.decide(ClaimJob(job_id=job_id, attempt=1, boot_id="boot"), job_id, agent)
+    await world.claim(ClaimJob(job_id=job_id, attempt=1, boot_id="boot"))
     start = RecordStart(
         job_id=job_id,
         attempt=1,

@@ -37,7 +37,8 @@ from domain.jobs.spec import TINY_SFT, DatasetRef, JobSpec
 from domain.messages import Command, Envelope, Event, Outcome, Recorded, StreamId
 from domain.model_versions.commands import RecordReady, RegisterVersion
 from domain.models.commands import ActivateModel, CreateModel, NumberVersion
-from domain.queues.commands import Enqueue
+from domain.queues.commands import Enqueue, Withdraw
+from domain.queues.events import WorkAssigned, WorkKind, WorkWithdrawn
 from domain.queues.queue import queue_id
 from domain.subjects import derived_id, telemetry_subject
 from domain.telemetry import LogEmitted, LogLine
@@ -574,6 +575,23 @@ class World:
         assert outcome.status in {"recorded", "unchanged"}, outcome
         return outcome.sequence
 
+    async def claim(self, claim: ClaimJob | ClaimEvaluation) -> None:
+        """Have the scheduler give the attempt to the agent, which claims it."""
+        work_id = claim.job_id if isinstance(claim, ClaimJob) else claim.evaluation_id
+        kind: WorkKind = "train" if isinstance(claim, ClaimJob) else "evaluate"
+        given = WorkAssigned(
+            work_id=work_id, kind=kind, attempt=claim.attempt, agent_id=str(AGENT), reason="free"
+        )
+        stream = StreamId(W, "queue", queue_id(W))
+        cause = envelope(Withdraw(work_id=work_id, reason=""), stream.id, "reaction")
+        for event in (given, WorkWithdrawn(work_id=work_id, reason="it has ended")):
+            revision = (await self.store.read(stream)).revision
+            await self.store.append(
+                stream, [event], expected_revision=revision, cause=cause, recorded_at=NOW
+            )
+            if event is given:
+                await self.decide(claim, work_id, str(AGENT))
+
     def header(self, role: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.keys[role].text}"}
 
@@ -617,7 +635,7 @@ class World:
         job = await self.submitted(model)
         job_id, agent = UUID(job["id"]), str(AGENT)
         claim = ClaimJob(job_id=job_id, attempt=1, boot_id="boot")
-        await self.decide(claim, job_id, agent)
+        await self.claim(claim)
         start = RecordStart(job_id=job_id, attempt=1, environment=ENVIRONMENT, **_FIGURES)
         await self.decide(start, job_id, agent)
         files = await self._adapter()
@@ -699,7 +717,7 @@ class World:
         id_ = derived_id(W, "evaluation", str(version_id))
         await self.decide(RunEvaluation(evaluation_id=id_, version_id=version_id), id_)
         agent = str(AGENT)
-        await self.decide(ClaimEvaluation(evaluation_id=id_, attempt=1, boot_id="boot"), id_, agent)
+        await self.claim(ClaimEvaluation(evaluation_id=id_, attempt=1, boot_id="boot"))
         outputs = (await self._adapter())[0].blob
         result = RecordResult(evaluation_id=id_, attempt=1, summary=SUMMARY, outputs=outputs)
         await self.decide(result, id_, agent)

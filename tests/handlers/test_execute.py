@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from domain.datasets.events import DatasetDeleted
-from domain.errors import Rejected, VersionConflict
+from domain.errors import NotYours, Rejected, VersionConflict
 from domain.evaluations.commands import ClaimEvaluation, RunEvaluation
 from domain.jobs import job as jobs
 from domain.jobs.commands import CancelJob, ClaimJob, DatasetFacts, ExpireLease, SubmitJob
@@ -15,6 +15,7 @@ from domain.messages import StreamId
 from domain.models.commands import ActivateModel
 from domain.models.model import VersionNotReady
 from domain.queues.commands import Enqueue
+from domain.queues.events import WorkAssigned
 from domain.queues.queue import queue_id
 from handlers.authority import ForbiddenSource, Misaddressed
 from handlers.execute import execute
@@ -34,6 +35,10 @@ def inside() -> Inside:
 
 def submit(**changes: Any) -> SubmitJob:
     return SubmitJob(job_id=JOB, model_name="support", dataset_id=DATASET, **changes)
+
+
+def given(agent: UUID) -> WorkAssigned:
+    return WorkAssigned(work_id=JOB, kind="train", attempt=1, agent_id=str(agent), reason="free")
 
 
 async def test_a_command_leads_to_its_event_once_however_often_it_comes(inside: Inside) -> None:
@@ -206,12 +211,24 @@ async def test_an_evaluation_takes_spec_labels_files_and_threads_from_the_versio
 
 async def test_a_report_bears_the_id_of_the_agent_that_sent_it(inside: Inside) -> None:
     await inside.happened("job", JOB, job.submitted)
+    await inside.happened("queue", queue_id(samples.WORKSPACE), given(AGENT))
     forged = ClaimJob(job_id=JOB, attempt=1, agent_id="somebody-else", boot_id="b")
 
     await inside.desk.decide(envelope(forged, "job", JOB, source=str(AGENT)))
 
     event = (await inside.store.everything())[-1].event
     assert event.model_dump()["agent_id"] == str(AGENT)
+
+
+async def test_an_agent_claims_only_the_attempt_that_it_was_given(inside: Inside) -> None:
+    await inside.happened("job", JOB, job.submitted)
+    claim = envelope(ClaimJob(job_id=JOB, attempt=1, boot_id="b"), "job", JOB, source=str(AGENT))
+
+    with pytest.raises(NotYours):
+        await inside.desk.decide(claim)  # it waits, and was given to nobody
+    await inside.happened("queue", queue_id(samples.WORKSPACE), given(UUID(int=5)))
+    with pytest.raises(NotYours):
+        await inside.desk.decide(claim)
 
 
 @pytest.mark.parametrize("source", ["gateway", "operator", "reaction"])

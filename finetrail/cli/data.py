@@ -1,11 +1,14 @@
 """`finetrail datasets`: data that was uploaded."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from finetrail.cli.options import Json, Key, LabelColumn, RowKind, TextColumn, Url
+from finetrail.cli.options import Json, Key, LabelColumn, Minutes, RowKind, TextColumn, Url
+
+if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
+    from finetrail.client import Dataset
 
 app = typer.Typer(
     help="Upload labelled texts or conversations and look at them.", no_args_is_help=True
@@ -75,6 +78,45 @@ def rows(
 
 
 @app.command()
+def download(
+    dataset_id: DatasetId,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The dataset's name here, if left out.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Save the file as it was uploaded.
+
+    A download that broke off goes on where it was when the command is given again.
+    """
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        target = output or _file_name(client.dataset(dataset_id))
+        client.download_dataset(dataset_id, target)
+    saved = {"file": str(target), "bytes": target.stat().st_size}
+    views.write(saved, json, views.one_record)
+
+
+@app.command()
+def link(
+    dataset_id: DatasetId,
+    minutes: Minutes = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Make a link to the file that works without a key for a while."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        made = client.link_dataset(dataset_id, minutes=minutes)
+    views.write(made, json, views.link)
+
+
+@app.command()
 def delete(dataset_id: DatasetId, url: Url = None, key: Key = None, json: Json = False) -> None:
     """Take a dataset out of use. What was trained on it keeps its lineage."""
     from finetrail.cli import session, views
@@ -82,3 +124,10 @@ def delete(dataset_id: DatasetId, url: Url = None, key: Key = None, json: Json =
     with session.connected(url, key) as client:
         client.delete_dataset(dataset_id)
     views.write({"id": dataset_id, "status": "deleted"}, json, views.one_record)
+
+
+def _file_name(dataset: "Dataset") -> Path:
+    """The last part of its name, so that no name leads elsewhere, with the ending of its format."""
+    ending = f".{dataset.format}"
+    name = PurePosixPath(dataset.name).name or "dataset"
+    return Path(name if name.lower().endswith(ending) else name + ending)

@@ -1,25 +1,39 @@
-"""`finetrail models`, `activate`, `predict`, `download`, `evaluate`: what training has made."""
+"""`finetrail models`, `activate`, `predict`, `download`, `link`, `evaluate`: what training has made."""
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Final
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Final, Literal
 
 import typer
 
-from finetrail.cli.options import Json, Key, ModelName, Url, VersionNumber
+from finetrail.cli.options import Json, Key, Minutes, ModelName, Url, VersionNumber
 
 PANEL: Final = "Models"
+VersionFile = Annotated[
+    str | None, typer.Option("--file", help="One file, by its name in the ZIP; else the ZIP.")
+]
 BATCH: Final = 32  # texts a request, so that answers come while a long file is read
 
 
 def register(app: typer.Typer) -> None:
-    for command in (models, activate, predict, download, evaluate, evaluations):
+    for command in (models, activate, predict, download, link, evaluate, evaluations):
         app.command(rich_help_panel=PANEL)(command)
 
 
 def models(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show this one.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Only those made from this one.")] = None,
+    status: Annotated[
+        Literal["active", "uploading", "ready", "error"] | None,
+        typer.Option(help="active: in service; otherwise a version has this status."),
+    ] = None,
+    date_from: Annotated[
+        str | None, typer.Option("--from", help="Created then or later: 2026-11-20.")
+    ] = None,
+    date_to: Annotated[
+        str | None, typer.Option("--to", help="Created then or before: 2026-11-20.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     json: Json = False,
@@ -30,7 +44,10 @@ def models(
 
     with session.connected(url, key) as client:
         if name is None:
-            views.write(client.models(), json, views.models)
+            found = client.models(
+                base_model=base_model, status=status, date_from=date_from, date_to=date_to
+            )
+            views.write(found, json, views.models)
             return
         model, versions = client.model(name), client.versions(name)
     if json:
@@ -89,20 +106,54 @@ def download(
     name: ModelName,
     version: VersionNumber,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="NAME-VERSION.zip here, if left out.")
+        Path | None,
+        typer.Option("--output", "-o", help="NAME-VERSION.zip or the file's name, if left out."),
     ] = None,
+    file: VersionFile = None,
     url: Url = None,
     key: Key = None,
     json: Json = False,
 ) -> None:
-    """Save a version as a ZIP file: adapter, model card, metrics."""
+    """Save a version as a ZIP file: adapter, model card, metrics; or one file of it.
+
+    A download that broke off goes on where it was when the command is given again.
+    """
     from finetrail.cli import session, views
 
-    target = output or Path(f"{name}-{version}.zip")
+    target = output or Path(PurePosixPath(file).name if file else f"{name}-{version}.zip")
     with session.connected(url, key) as client:
-        client.download(name, version, target)
+        if file is None:
+            client.download(name, version, target)
+        else:
+            client.download_file(name, version, file, target)
     saved = {"file": str(target), "bytes": target.stat().st_size}
     views.write(saved, json, views.one_record)
+
+
+def link(
+    name: ModelName,
+    version: Annotated[
+        int | None,
+        typer.Argument(metavar="[VERSION]", min=1, help="The one in service if left out."),
+    ] = None,
+    file: VersionFile = None,
+    minutes: Minutes = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
+    """Make a link to a version's ZIP, or to one file of it, that works without a key for a while."""
+    from finetrail.cli import session, views
+    from finetrail.cli.exits import UsageProblem
+
+    with session.connected(url, key) as client:
+        if version is None:
+            active = client.model(name).active
+            if active is None:
+                raise UsageProblem(f"no version of {name} is in service; name one")
+            version = active.number
+        made = client.link(name, version, path=file, minutes=minutes)
+    views.write(made, json, views.link)
 
 
 def evaluate(

@@ -48,6 +48,12 @@ LabelColumn = Annotated[
     str | None,
     typer.Option("--label", help="Column or key of the label or answer; found if left out."),
 ]
+Minutes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=1440, help="How long the link works; the server's default if left out."
+    ),
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or `last`.")]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", help="Its number.", min=1)]

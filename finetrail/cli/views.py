@@ -7,6 +7,7 @@ from finetrail.cli.comparison import comparison
 from finetrail.client import (
     Evaluation,
     Event,
+    Link,
     Model,
     Prediction,
     Version,
@@ -137,6 +138,10 @@ def records(found: list[dict[str, Any]], empty: str) -> Table:
         return Table((), [], empty=empty)
     headings = tuple(found[0])
     return Table(headings, [tuple(_cell(each.get(name)) for name in headings) for each in found])
+
+
+def link(one: Link) -> Table:
+    return facts([("url", one.url), ("works until", moment(one.expires_at))])
 
 
 def one_record(found: dict[str, Any]) -> Table:

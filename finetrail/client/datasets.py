@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from finetrail.client.calls import Calls, part
+from finetrail.client.calls import Calls, part, without_none
+from finetrail.client.downloads import check_hash, download
 from finetrail.client.files import Report, content_type, pieces
-from finetrail.client.models import Dataset
+from finetrail.client.models import Dataset, Link
 from finetrail.client.transport import API, json_object
 
 
@@ -60,6 +61,22 @@ class DatasetCalls(Calls):
     def dataset_rows(self, dataset_id: str, *, limit: int = 20) -> list[dict[str, Any]]:
         """The first rows as the server reads them."""
         return self._list(f"/datasets/{part(dataset_id)}/rows", limit=limit)
+
+    def download_dataset(
+        self, dataset_id: str, to: str | Path, *, on_progress: Report | None = None
+    ) -> Path:
+        """Save the file as it was uploaded; ``to`` appears when it is whole and its hash holds.
+
+        A download that broke off goes on where it was, also in a later process.
+        """
+        url = f"{API}/datasets/{part(dataset_id)}/content"
+        download(self._transport, url, Path(to), check_hash, on_progress)
+        return Path(to)
+
+    def link_dataset(self, dataset_id: str, *, minutes: int | None = None) -> Link:
+        """A link to the file that works without a key."""
+        asked = without_none({"minutes": minutes})
+        return Link.model_validate(self._post(f"/datasets/{part(dataset_id)}/links", asked))
 
     def delete_dataset(self, dataset_id: str) -> None:
         self._delete(f"/datasets/{part(dataset_id)}")

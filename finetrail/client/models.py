@@ -252,6 +252,14 @@ class Version(_Answer):
     created_at: datetime | None = None
 
 
+class Link(_Answer):
+    """Good for whoever holds it, until then."""
+
+    id: str
+    url: str
+    expires_at: datetime
+
+
 class Prediction(_Answer):
     label: str
     scores: dict[str, float] = {}  # softmax over all labels

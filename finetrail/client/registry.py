@@ -1,19 +1,37 @@
 """Models, their versions and evaluations, and what they answer."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from finetrail.client.calls import POLL_S, Calls, or_none, part, without_none
-from finetrail.client.errors import FinetrailError
-from finetrail.client.files import Report, save_zip
-from finetrail.client.models import Evaluation, Example, Job, Model, Prediction, Version
-from finetrail.client.transport import API, delays, passing
+from finetrail.client.downloads import check_hash, check_zip, download
+from finetrail.client.files import Report
+from finetrail.client.models import Evaluation, Example, Job, Link, Model, Prediction, Version
+from finetrail.client.transport import API
 
 
 class RegistryCalls(Calls):
-    def models(self) -> list[Model]:
-        return [Model.model_validate(each) for each in self._pages("/models", None)]
+    def models(
+        self,
+        *,
+        base_model: str | None = None,
+        status: str | None = None,
+        date_from: str | None = None,
+        date_to: str | None = None,
+        limit: int | None = None,
+    ) -> list[Model]:
+        """Newest first.
+
+        Args:
+            status: active: a version is in service; uploading, ready, error: one has that status.
+            date_from: A day of UTC, as 2026-11-20, or a moment.
+            date_to: As ``date_from``; the whole day.
+        """
+        chosen = {"base_model": base_model, "status": status}
+        span = {"date_from": date_from, "date_to": date_to}
+        found = self._pages("/models", limit, **chosen, **span)
+        return [Model.model_validate(each) for each in found]
 
     def model(self, name: str) -> Model:
         return Model.model_validate(self._get(f"/models/{part(name)}"))
@@ -59,21 +77,35 @@ class RegistryCalls(Calls):
     def download(
         self, name: str, version: int, to: str | Path, *, on_progress: Report | None = None
     ) -> Path:
-        """Save a version as a ZIP file; ``to`` appears when it is whole and its checksums hold."""
-        target = Path(to)
+        """Save a version as a ZIP file; ``to`` appears when it is whole and its checksums hold.
+
+        A download that broke off goes on where it was, also in a later process.
+        """
         path = f"{API}/models/{part(name)}/versions/{version}/download"
-        deadline = time.monotonic() + self._transport.patience_s
-        for delay in delays():
-            try:
-                with self._transport.stream(path) as response:
-                    save_zip(response, target, on_progress)
-            except FinetrailError as error:
-                if not passing(error) or time.monotonic() + delay > deadline:
-                    raise
-                time.sleep(delay)
-            else:
-                break
-        return target
+        download(self._transport, path, Path(to), check_zip, on_progress)
+        return Path(to)
+
+    def download_file(
+        self,
+        name: str,
+        version: int,
+        path: str,
+        to: str | Path,
+        *,
+        on_progress: Report | None = None,
+    ) -> Path:
+        """Save one file of a version, by its name in the ZIP; resumed and checked as a ZIP is."""
+        url = f"{API}/models/{part(name)}/versions/{version}/files/{quote(path)}"
+        download(self._transport, url, Path(to), check_hash, on_progress)
+        return Path(to)
+
+    def link(
+        self, name: str, version: int, *, path: str | None = None, minutes: int | None = None
+    ) -> Link:
+        """A link to the ZIP of a version, or to one file of it, that works without a key."""
+        asked = without_none({"path": path, "minutes": minutes})
+        answer = self._post(f"/models/{part(name)}/versions/{version}/links", asked)
+        return Link.model_validate(answer)
 
     def evaluations(
         self,

@@ -171,7 +171,9 @@ class _Pull:
         """Whether something came in that time."""
         self._change.clear()
         try:
-            await asyncio.wait_for(self._change.wait(), timeout_s)
+            # Unlike wait_for in Python 3.11, this never loses a cancellation that comes with a message.
+            async with asyncio.timeout(timeout_s):
+                await self._change.wait()
         except TimeoutError:
             return False
         return True

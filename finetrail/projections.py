@@ -23,6 +23,7 @@ from projections.run import connect as connect_postgres
 from projections.schema import ensure_tables
 
 BUG_S: Final = 30.0  # a bug that comes again every time is said often enough
+CANCEL_AGAIN_S: Final = 1.0
 RETRY_S: Final = 1.0  # Postgres may start later than we do
 
 # Every event makes a dozen objects that live for one batch. By default the collector looks for
@@ -54,9 +55,17 @@ async def run_projections(settings: Settings, stop: asyncio.Event) -> None:
             working.result()  # a setting is missing, or a login is refused
             await stop.wait()  # both projections have stopped and said why; the rest goes on
     finally:
-        for task in (working, stopping):
+        await end(working, stopping)
+
+
+async def end(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel until they have ended: nats-py loses a cancellation that comes with an answer."""
+    left = set(tasks)
+    while left:
+        for task in left:
             task.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def collect_seldom() -> None:

@@ -4,9 +4,11 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final, Literal
 
 from adapters.blob_files import StoredBlob
+from adapters.local_blobs import LocalBlobs, blob_path
 from domain.blobs import BlobRef
 from finetrail.blob_references import Reference, mentioned, open_log, referenced
 from finetrail.blobs import BlobStore, open_blobs
@@ -42,6 +44,16 @@ class _Wanted:
     blob: BlobRef
     references: list[Reference] = field(default_factory=list)
     count: int = 0
+
+
+@dataclass(slots=True)
+class Copied:
+    """What went from a folder into the store; ``damaged`` does not hold what its name says."""
+
+    blobs: int = 0
+    size: int = 0
+    there: int = 0  # already
+    damaged: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +122,30 @@ async def collect(
                 await blobs.delete(blob.sha256)
             found.append(blob)
     return Collection(found, delete)
+
+
+async def copy_folder(settings: Settings, folder: Path) -> Copied:
+    """Put every blob of a folder store into the store of the settings; what is there stays.
+
+    Raises:
+        NotADirectoryError: ``folder`` is not one of a folder store.
+        OSError: The store is away, or refuses.
+    """
+    if not (folder / "sha256").is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "holds no blobs: it has no folder sha256", folder)
+    source, copied = LocalBlobs(folder), Copied()
+    async with open_blobs(settings) as blobs:
+        async for blob in source.stored():
+            if await blobs.size(blob.sha256) == blob.size:
+                copied.there += 1
+                continue
+            ref = await blobs.put_file(blob_path(folder, blob.sha256))
+            if ref.sha256 == blob.sha256:
+                copied.blobs += 1
+                copied.size += blob.size
+            else:  # stored under its true name, where nobody looks for it
+                copied.damaged.append(blob.sha256)
+    return copied
 
 
 async def _damage(blobs: BlobStore, ref: BlobRef, size: int | None) -> Damage | None:

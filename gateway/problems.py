@@ -80,6 +80,7 @@ STATUS: Final = MappingProxyType(
         "read_model_unavailable": 503,
         "inference_unavailable": 503,
         "statistics_unavailable": 503,
+        "storage_unavailable": 503,
         "storage_full": 507,
     }
 )
@@ -171,6 +172,8 @@ def as_problem(error: Exception) -> Problem | None:
             return Problem("log_unavailable", "The event log cannot be reached now.")
         case OSError() if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             return Problem("storage_full", "No space is left to store this; nothing was kept.")
+        case ConnectionError() if error.errno in {errno.ETIMEDOUT, errno.ECONNREFUSED}:
+            return Problem("storage_unavailable", "The blob store cannot be reached now.")
         case _:
             return None
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
 app = typer.Typer(help="Look after stored blobs.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Keep `collect` a word of its own, though it is the only one."""
 
 
 @app.command()
@@ -49,6 +45,26 @@ def collect(
         views.write(_facts(found), json, views.one_record)
     else:
         views.write(found, json, _table)
+
+
+@app.command()
+def copy(
+    folder: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="A folder store of blobs.")
+    ],
+    json: Json = False,
+) -> None:
+    """Copy the blobs of FOLDER into the store that the settings name, such as a bucket."""
+    from dataclasses import asdict
+
+    from finetrail import blob_care
+    from finetrail.cli import session, views
+    from finetrail.cli.exits import Failed
+
+    copied = asyncio.run(blob_care.copy_folder(session.load_settings(), folder.absolute()))
+    views.write(asdict(copied), json, views.one_record)
+    if copied.damaged:
+        raise Failed(f"{len(copied.damaged)} blobs do not hold what their names say")
 
 
 def _span(text: str) -> timedelta:

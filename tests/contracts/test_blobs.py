@@ -480,6 +480,23 @@ class TestS3Blobs(BlobsContract):
         assert [blob.size for blob in await listed(blobs)] == [len(csv_rows())]
         assert files(folder) == world.files() == []
 
+    async def test_the_gateway_tells_that_they_are_away_and_when_to_try_again(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        async with (
+            S3Blobs(nowhere(free_port()), folder) as blobs,
+            running_world(tmp_path / "unused", blobs) as world,
+            world.client("editor") as client,
+        ):
+            before = world.events
+            answer = await client.post(
+                "/api/v1/datasets", content=csv_rows(), headers={"Content-Type": "text/csv"}
+            )
+
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+        assert answer.headers["retry-after"] == "2"
+        assert (world.events, files(folder)) == (before, [])
+
     async def test_a_server_that_is_away_is_told_at_once(self, folder: Path) -> None:
         async with S3Blobs(nowhere(free_port()), folder) as blobs:
             for call in calls(blobs):

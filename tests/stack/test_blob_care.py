@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from adapters.local_blobs import LocalBlobs, blob_path
 from domain.blobs import BlobRef
-from finetrail.blob_care import collect
+from finetrail.blob_care import collect, copy_folder
 from finetrail.blob_checks import check_all
 from finetrail.blob_references import LogIncomplete, blobs_in
 from finetrail.cli import app
@@ -153,6 +153,26 @@ async def test_only_old_blobs_that_nothing_mentions_are_collected(
     assert (deleted[0], deleted[1]["count"], deleted[1]["deleted"]) == (0, 1, True)
     assert everything - await installation.stored() == {old.sha256}
     assert young.sha256 in everything
+
+
+async def test_a_folder_is_copied_into_the_store_of_the_settings(tmp_path: Path) -> None:
+    old, settings = LocalBlobs(tmp_path / "old"), Settings(data_dir=tmp_path / "data")
+    refs = []
+    for content in (b"one", b"two", b"three"):
+        async with old.writer() as writer:
+            await writer.write(content)
+            refs.append(await writer.commit())
+    blob_path(tmp_path / "old", refs[2].sha256).write_bytes(b"THREE")
+
+    first = await copy_folder(settings, tmp_path / "old")
+    again = await copy_folder(settings, tmp_path / "old")
+
+    new = LocalBlobs(settings.blobs_folder)
+    assert [await new.size(ref.sha256) for ref in refs] == [3, 3, None]
+    assert (first.blobs, first.size, first.damaged) == (2, 6, [refs[2].sha256])
+    assert (again.blobs, again.there, again.damaged) == (0, 2, [refs[2].sha256])
+    with pytest.raises(NotADirectoryError, match="holds no blobs"):
+        await copy_folder(settings, tmp_path / "data")
 
 
 @pytest.mark.infra

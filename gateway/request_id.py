@@ -8,5 +8,8 @@ from uuid_utils.compat import uuid7
 
 def request_id(scope: HTTPScope) -> UUID:
     """The request's id, made when it is asked for first."""
-    known: UUID = scope["state"].setdefault("request_id", uuid7())
+    state = scope["state"]
+    if "request_id" not in state:
+        state["request_id"] = uuid7()
+    known: UUID = state["request_id"]
     return known

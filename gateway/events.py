@@ -170,7 +170,7 @@ def _row(message: FeedMessage) -> TimelineRow | None:
         recorded = decode_recorded(message.subject, message.sequence, message.headers, message.data)
     except UnknownType:
         return None  # a newer writer's; whoever runs a build that knows it is shown it
-    return timeline.project(None, recorded)
+    return timeline.told(recorded)
 
 
 def event_answer(row: TimelineRow) -> Event:

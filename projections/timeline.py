@@ -1,8 +1,11 @@
 """Every event as one row: who did what, when, and because of what."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
+from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -65,6 +68,12 @@ def project(_: TimelineEntry | None, recorded: Recorded[Event]) -> TimelineEntry
     )
 
 
+def told(recorded: Recorded[Event]) -> TimelineRow:
+    """The row as whoever reads it gets it, while it is not written yet."""
+    *values, data = _columns(project(None, recorded))
+    return TimelineRow(*values, data=json.loads(data))
+
+
 @cache
 def _hidden(event: type[Event]) -> set[str] | None:
     """None where there is nothing to hide: to exclude something costs, even what is not there."""
@@ -74,5 +83,9 @@ def _hidden(event: type[Event]) -> set[str] | None:
 def _key(recorded: Recorded[Event]) -> Key:
     return recorded.stream.workspace, recorded.sequence
 
+
+_columns: Callable[[TimelineEntry], tuple[Any, ...]] = attrgetter(
+    *(field.name for field in fields(TimelineEntry))
+)
 
 VIEW = View(tables.timeline, TimelineEntry, _key, project, append_only=True)

@@ -235,6 +235,7 @@ def test_the_timeline_tells_an_event_as_the_log_holds_it() -> None:
     entry = timeline.project(None, message.recorded)
 
     assert json.loads(entry.data) == json.loads(message.data)
+    assert timeline.told(message.recorded).data == json.loads(message.data)
 
 
 def test_a_row_with_changes_equals_a_row_made_with_them() -> None:

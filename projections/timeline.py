@@ -1,11 +1,9 @@
 """Every event as one row: who did what, when, and because of what."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
-from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
@@ -70,8 +68,9 @@ def project(_: TimelineEntry | None, recorded: Recorded[Event]) -> TimelineEntry
 
 def told(recorded: Recorded[Event]) -> TimelineRow:
     """The row as whoever reads it gets it, while it is not written yet."""
-    *values, data = _columns(project(None, recorded))
-    return TimelineRow(*values, data=json.loads(data))
+    entry = project(None, recorded)
+    values = {field.name: getattr(entry, field.name) for field in fields(entry)}
+    return TimelineRow(**values | {"data": json.loads(entry.data)})
 
 
 @cache
@@ -83,9 +82,5 @@ def _hidden(event: type[Event]) -> set[str] | None:
 def _key(recorded: Recorded[Event]) -> Key:
     return recorded.stream.workspace, recorded.sequence
 
-
-_columns: Callable[[TimelineEntry], tuple[Any, ...]] = attrgetter(
-    *(field.name for field in fields(TimelineEntry))
-)
 
 VIEW = View(tables.timeline, TimelineEntry, _key, project, append_only=True)

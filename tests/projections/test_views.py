@@ -275,7 +275,7 @@ def test_every_event_changes_a_row_of_some_view_beside_the_timeline(type_: str) 
 
 
 @pytest.mark.parametrize("view", registry.views, ids=lambda view: view.table.name)
-def test_a_view_wants_exactly_the_events_that_have_a_place_in_it(view: View[Any, Any]) -> None:
+def test_a_view_wants_every_event_that_has_a_place_in_it(view: View[Any, Any]) -> None:
     """What it does not name is not even read for it."""
     placed = {
         type(message.recorded.event).__name__
@@ -283,8 +283,8 @@ def test_a_view_wants_exactly_the_events_that_have_a_place_in_it(view: View[Any,
         if view.key(message.recorded) is not None
     }
 
-    assert placed == (set(EVENTS) if view.wants is None else view.wants & placed)
-    assert view.wants is None or view.wants <= set(EVENTS)
+    assert placed
+    assert view.wants is None or placed <= view.wants <= set(EVENTS)
 
 
 @pytest.mark.parametrize("view", registry.views, ids=lambda view: view.table.name)

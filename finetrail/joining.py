@@ -2,19 +2,22 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Any, Final
 
 import httpx
 import nkeys
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from adapters.nats_connection import close, connect
 from domain.agents.joining import statement
 from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
 from finetrail.stack.state import JoinedAgent, StackPaths, as_joined, load_joined, write_private
 
 ASK_S: Final = 30.0
+PAUSE_S: Final = 0.1
 LET_IN_S: Final = 15.0  # the server takes a new agent in within milliseconds of its joining
 
 
@@ -57,20 +60,28 @@ def join(settings: Settings, url: str, token: str, name: str) -> JoinedAgent:
 async def is_let_in(settings: Settings, joined: JoinedAgent) -> bool:
     """Whether NATS can be reached from here as this agent."""
     login = as_joined(settings, StackPaths(settings.folder), joined).nats_login("agent")
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(LET_IN_S):
-            nc = await connect(
-                login.url,
-                user=None,
-                password=None,
-                seed=login.seed,
-                name=f"agent {joined.agent_id} joins",
-                inbox_prefix=login.inbox_prefix,
-            )
-    except TimeoutError:
-        return False
-    await close(nc)
-    return True
+            while True:
+                nc = Client()
+                try:
+                    await nc.connect(
+                        login.url,
+                        nkeys_seed_str=login.seed,
+                        allow_reconnect=False,
+                        error_cb=_ignore,  # the call that failed raises as well
+                    )
+                except (OSError, NatsError):
+                    await asyncio.sleep(PAUSE_S)
+                else:
+                    return True
+                finally:
+                    await nc.close()
+    return False
+
+
+async def _ignore(_error: Exception) -> None:
+    """Keep the client from writing what is raised anyway to the log."""
 
 
 def _ask(url: str, token: str, name: str, seed: str) -> dict[str, Any]:

@@ -213,6 +213,14 @@ _AGENT: Final = {
     "memory_bytes": 16_000_000_000,
     "methods": ["sequence_classification"],
     "created_at": _TIME,
+    "invited_by": "key:Ab3dEf7h",
+    "expires_at": _TIME,
+    "joined_at": _TIME,
+    "connected": True,
+    "last_seen": _TIME,
+    "slots": 1,
+    "holds": [{"work_id": _ID, "attempt": 1}],
+    "serving": "ready",
     "sequence": 3,
 }
 _STEP: Final = {
@@ -266,6 +274,12 @@ _LANGUAGE_MODEL: Final = {
 }
 Operation = tuple[str, str]
 
+_LINK: Final = {
+    "id": "019369c4-2b1d-7c3e-8a6f-9b0c1d2e3f4a",
+    "url": "https://finetrail.example.org/api/v1/blobs/eyJ2ZXJiIjoiR0VUIn0.c2lnbmF0dXJl",
+    "expires_at": "2026-11-20T18:43:05Z",
+    "sequence": 412,
+}
 REQUESTS: Final = MappingProxyType[Operation, Any](
     {
         ("/v1/chat/completions", "post"): {
@@ -285,6 +299,11 @@ REQUESTS: Final = MappingProxyType[Operation, Any](
         },
         (f"{_API}/models/{{name}}/activate", "post"): {"version": 1},
         (f"{_API}/models/{{name}}/predict", "post"): {"texts": ["where is my parcel?"]},
+        (f"{_API}/models/{{name}}/versions/{{number}}/links", "post"): {
+            "path": "lora_adapters/adapter_model.safetensors",
+            "minutes": 60,
+        },
+        (f"{_API}/datasets/{{dataset_id}}/links", "post"): {"minutes": 60},
         (f"{_API}/evaluations", "post"): {"model": "support", "version": 1},
         (f"{_API}/keys", "post"): {"name": "nightly training", "role": "editor"},
     }
@@ -323,6 +342,8 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
             {"line": 2, "text": "where is my parcel?", "label": "delivery"}
         ),
         (f"{_API}/jobs", "post"): _JOB | {"status": "queued", "agent_id": None},
+        (f"{_API}/datasets/{{dataset_id}}/links", "post"): _LINK,
+        (f"{_API}/models/{{name}}/versions/{{number}}/links", "post"): _LINK,
         (f"{_API}/jobs", "get"): _page(_JOB),
         (f"{_API}/jobs/{{job_id}}", "get"): _JOB,
         (f"{_API}/jobs/{{job_id}}/cancel", "post"): _JOB | {"status": "cancelling"},
@@ -387,6 +408,20 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
         },
         (f"{_API}/agents", "get"): _page(_AGENT),
         (f"{_API}/agents/{{agent_id}}/drain", "post"): _AGENT | {"status": "draining"},
+        (f"{_API}/agents/{{agent_id}}/revoke", "post"): _AGENT | {"status": "revoked"},
+        (f"{_API}/agents/join-tokens", "post"): {
+            "agent_id": _AGENT_ID,
+            "name": "workstation",
+            "token": "fjt_018f000000007000800000000000000a_…",
+            "expires_at": _TIME,
+            "sequence": 62,
+        },
+        (f"{_API}/agents/join", "post"): {
+            "agent_id": _AGENT_ID,
+            "workspace": "default",
+            "nats_url": "nats://trainer.example.org:4222",
+            "gateway_url": "http://trainer.example.org:8420",
+        },
         (f"{_API}/dead-letters", "get"): _page(_LETTER),
         (f"{_API}/dead-letters/{{sequence}}", "get"): _LETTER
         | {

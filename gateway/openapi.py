@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from gateway.access_matrix import ACCESS
 from gateway.api_examples import REQUESTS, RESPONSES
 from gateway.openai_api.errors import speaks_openai
+from gateway.openapi_conditions import conditional_errors, describe_conditions
 from gateway.problems import PROBLEM_JSON
 from gateway.uploads import FIELDS, MEDIA_TYPES, MULTIPART
 
@@ -65,8 +66,10 @@ _MEANINGS: Final = {
     "403": "The key's role may not do this.",
     "404": "There is no such thing.",
     "409": "The rules refuse it in the present state.",
+    "412": "It is not what `If-Match` names.",
     "413": "The body is too large; `limit` says how large it may be.",
     "415": "The media type is not taken; `supported` lists those that are.",
+    "416": "`Range` begins behind the end; `Content-Range` says how many bytes there are.",
     "422": "The file cannot be read; `problems` says where and what would be right.",
     "429": "The model is busy; `Retry-After` says when to ask again.",
     "500": "Our mistake; the log of the gateway has it under the id in `instance`.",
@@ -135,7 +138,8 @@ def _complete(path: str, method: str, operation: Json) -> None:
     media_type, error = PROBLEM_JSON, "Problem"
     if speaks_openai(path):
         media_type, error = "application/json", "OpenAIError"
-    for code in _errors(path, method):
+    describe_conditions(path, method, operation)
+    for code in sorted({*_errors(path, method), *conditional_errors(path, method)}):
         responses[code] = {
             "description": _MEANINGS[code],
             "content": {media_type: {"schema": {"$ref": f"#/components/schemas/{error}"}}},

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from gateway.access_matrix import ACCESS
 from gateway.api_examples import REQUESTS, RESPONSES
+from gateway.openapi_conditions import GUARDED, RANGED, TAGGED
 from tests.gateway.world import World
 
 
@@ -101,3 +102,38 @@ async def test_the_example_of_an_answer_is_one(world: World, operation: tuple[st
 
     written = msgspec.json.decode(msgspec.json.encode(found))
     assert set(written) == set(example)
+
+
+async def test_every_request_that_makes_something_can_be_repeated(world: World) -> None:
+    schema = await described(world)
+    answers = {"/api/v1/models/{name}/predict", "/v1/chat/completions", "/v1/completions"}
+    by_token = {"/api/v1/agents/join"}  # its token is used once, whatever the request is called
+
+    for path, operations in schema["paths"].items():
+        if "post" in operations and path not in answers | by_token:
+            names = {each["name"] for each in operations["post"].get("parameters", ())}
+            assert "Idempotency-Key" in names, path
+
+
+async def test_conditions_are_described_where_they_hold_and_nowhere_else(world: World) -> None:
+    schema = await described(world)
+    found = {
+        (path, method): {code for code in operation["responses"] if code in {"206", "304", "412"}}
+        for path, operations in schema["paths"].items()
+        for method, operation in operations.items()
+    }
+
+    assert {key for key, codes in found.items() if "206" in codes} == {
+        (path, "get") for path in RANGED
+    }
+    assert {key for key, codes in found.items() if codes == {"412"}} == GUARDED
+    guarded = {
+        (path, method)
+        for path, operations in schema["paths"].items()
+        for method, operation in operations.items()
+        if "If-Match" in {each["name"] for each in operation.get("parameters", ())}
+    }
+    assert guarded == GUARDED | {(path, method) for path in RANGED for method in ("get", "head")}
+    assert {key for key, codes in found.items() if codes == {"304"}} == {
+        (path, "get") for path in TAGGED
+    }

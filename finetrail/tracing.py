@@ -5,17 +5,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from domain.tracing import trace_with
+from finetrail.stack.errors import StackError
 
 _log = logging.getLogger(__name__)
 
 
-class TracingMissing(ValueError):
+class TracingMissing(StackError):
     """Spans are asked for, and what sends them is not installed."""
 
     def __init__(self) -> None:
         super().__init__(
-            "tracing.endpoint is set, but OpenTelemetry is not installed: "
-            "pip install 'finetrail[tracing]', or leave FINETRAIL_TRACING__ENDPOINT out"
+            "tracing.endpoint is set, but OpenTelemetry is not installed.",
+            "pip install 'finetrail[tracing]', or leave FINETRAIL_TRACING__ENDPOINT out.",
         )
 
 

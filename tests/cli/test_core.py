@@ -1,11 +1,20 @@
-"""Several roles in one process end together."""
+"""Several roles in one process end together, and a process does without what it does not need."""
 
 import asyncio
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from finetrail.core import RoleEnded, run_together
+from finetrail.metrics import served
 from finetrail.settings import Settings
+from finetrail.stack.errors import StackError
+from finetrail.tracing import traced
+
+ROOT = Path(__file__).parents[2]
 
 
 class Waiting:
@@ -56,3 +65,42 @@ async def test_one_that_ends_by_itself_is_an_error() -> None:
         await asyncio.wait_for(run_together((Waiting(), _ends), Settings(), asyncio.Event()), 5)
 
     assert raised.group_contains(RoleEnded, match="_ends")
+
+
+def test_spans_that_nothing_can_send_are_refused_with_a_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    monkeypatch.delitem(sys.modules, "adapters.opentelemetry_tracer", raising=False)
+
+    with (
+        pytest.raises(StackError, match=r"finetrail\[tracing\]"),
+        traced("core", "http://127.0.0.1:1/v1/traces"),
+    ):
+        pass
+
+
+def test_nothing_of_tracing_is_imported_where_nobody_traces() -> None:
+    program = (
+        "import sys; sys.modules['opentelemetry'] = None; import finetrail.core, finetrail.agent, "
+        "finetrail.cli.running; from finetrail.tracing import traced\n"
+        "with traced('core', None): pass"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr[-1500:]
+
+
+async def test_a_port_that_is_taken_costs_the_figures_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        async with served("127.0.0.1", taken.getsockname()[1]):
+            pass
+
+    assert "no metrics at 127.0.0.1" in caplog.text

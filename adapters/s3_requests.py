@@ -153,7 +153,7 @@ class S3Requests:
             return NoSpace(server)
         if error.code in REFUSED:
             return PermissionError(
-                errno.EACCES,
+                errno.EPERM,
                 f"{server} refuses access to bucket {self.bucket} with these keys ({said})",
             )
         if error.code in BUSY:

@@ -1,5 +1,6 @@
 """What `finetrail doctor` says about blobs: one line for the store, one for each that is damaged."""
 
+import errno
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
 
 RESTORE = "Restore it from a backup; what was made from it cannot be used or repeated without."
-REACH = "Check FINETRAIL_BLOBS__S3__…; the bucket is made by the first process that writes."
+REACH = "Check FINETRAIL_BLOBS__S3__… and docs/how-to/use-s3.md."
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,16 @@ class BlobCheck(Check):
 
 async def check_bucket(settings: Settings) -> Check:
     """Whether the bucket can be listed; nothing is made."""
+    s3 = settings.blobs.s3
+    place = f"{s3.bucket} at {s3.endpoint}" if s3 else ""
     try:
         async with open_blobs(settings, make=False) as blobs:
             await anext(aiter(blobs.stored()), None)
     except OSError as error:
-        return Check("blobs bucket", ok=False, detail=error.strerror or str(error), hint=REACH)
-    s3 = settings.blobs.s3
-    return Check("blobs bucket", ok=True, detail=f"{s3.bucket} at {s3.endpoint}" if s3 else "")
+        if error.errno == errno.ENXIO:
+            return Check("blobs bucket", ok=True, detail=f"{place} (not there yet)")
+        return Check("blobs bucket", ok=False, detail=f"{error.strerror}.", hint=REACH)
+    return Check("blobs bucket", ok=True, detail=place)
 
 
 async def check_all(settings: Settings) -> list[Check]:
@@ -40,7 +44,7 @@ async def check_all(settings: Settings) -> list[Check]:
     except StackError as error:
         return [Check("blobs", ok=False, detail=error.message, hint=error.hint)]
     except OSError as error:
-        return [Check("blobs", ok=False, detail=error.strerror or str(error), hint=REACH)]
+        return [Check("blobs", ok=False, detail=f"{error.strerror}.", hint=REACH)]
     amount = f"{checked.blobs} that events refer to ({size(checked.size)})"
     if not checked.damaged:
         return [Check("blobs", ok=True, detail=f"{amount}, all as the log says")]

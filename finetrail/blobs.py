@@ -13,6 +13,7 @@ from adapters.s3_blobs import S3Blobs
 from adapters.s3_requests import S3Access
 from domain.blobs import BlobRef
 from finetrail.settings import S3Settings, Settings
+from finetrail.stack.errors import StackError
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,21 @@ async def open_blobs(settings: Settings, *, make: bool = True) -> AsyncIterator[
         except ConnectionError as away:
             _log.warning("blobs cannot be read or written now: %s", away)
         yield blobs
+
+
+async def check_store(settings: Settings) -> None:
+    """Say what is wrong with the store before anything is started; a server may still be away.
+
+    Raises:
+        StackError: The S3 server refuses the credentials, or the bucket cannot be made.
+    """
+    try:
+        async with open_blobs(settings):
+            return
+    except OSError as error:
+        raise StackError(
+            f"{error.strerror}.", "Check FINETRAIL_BLOBS__S3__… and docs/how-to/use-s3.md."
+        ) from error
 
 
 def s3_access(settings: S3Settings) -> S3Access:

@@ -112,6 +112,11 @@ def seaweed_server(folder: Path) -> Iterator[SeaweedServer]:
     finally:
         process.kill()  # it takes its time to end by itself
         process.wait()
+        for socket in Path("/tmp").glob(
+            "seaweedfs-*.sock"
+        ):  # where it puts them, whatever TMPDIR says
+            if socket.stem.rpartition("-")[2] in map(str, ports.values()):
+                socket.unlink(missing_ok=True)
 
 
 def _identity(keys: tuple[str, str], *actions: str) -> dict[str, Any]:

@@ -98,5 +98,5 @@ def _table(found: "Collection") -> "Table":
         ("blob", "size", "stored"),
         rows,
         empty="There is nothing that no event refers to.",
-        note=note,
+        note=note if rows else "",
     )

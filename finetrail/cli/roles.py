@@ -36,6 +36,10 @@ def up() -> None:
     from finetrail.stack.supervisor import run_stack
 
     settings = session.load_settings()
+    if settings.blobs.s3 is not None:
+        from finetrail.blobs import check_store
+
+        asyncio.run(check_store(settings))
     status = run_stack(settings, report=typer.echo, on_first_start=show_first_key)
     raise typer.Exit(status)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from adapters import s3_requests
 from adapters.blob_files import BlobDamaged, BlobMissing, BlobsAway, NoSpace, StoredBlob
@@ -24,6 +25,7 @@ from adapters.s3_blobs import MOST_PARTS, PART, S3Blobs, object_name, part_size
 from domain.blobs import BlobRef
 from finetrail.blobs import BlobStore as Blobs
 from finetrail.blobs import open_blobs
+from finetrail.cli import app
 from finetrail.settings import BlobSettings, S3Settings, Settings
 from tests.gateway.world import csv_rows, running_world
 from tests.infra import free_port
@@ -388,6 +390,24 @@ class TestS3Blobs(BlobsContract):
                 await content(locked_out, "0" * 64)
 
         assert await listed(blobs) == []
+
+    async def test_a_stack_that_may_not_use_its_bucket_is_not_started(
+        self, seaweed: SeaweedServer, tmp_path: Path
+    ) -> None:
+        environment = {
+            "FINETRAIL_DATA_DIR": str(tmp_path / "data"),
+            "FINETRAIL_BLOBS__S3__ENDPOINT": seaweed.endpoint,
+            "FINETRAIL_BLOBS__S3__BUCKET": "blobs",
+            "FINETRAIL_BLOBS__S3__ACCESS_KEY": ADMIN[0],
+            "FINETRAIL_BLOBS__S3__SECRET_KEY": "wrong",
+            "FINETRAIL_BLOBS__S3__SECURE": "false",
+        }
+
+        done = await asyncio.to_thread(CliRunner().invoke, app, ["up"], env=environment)
+
+        assert done.exit_code == 1
+        assert "SignatureDoesNotMatch" in done.stderr
+        assert not (tmp_path / "data").exists()
 
     async def test_a_link_gives_the_blob_to_anybody_as_a_file_of_that_name(
         self, blobs: Blobs

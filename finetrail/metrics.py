@@ -13,6 +13,7 @@ from prometheus_client import (
     Info,
     Metric,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
     start_http_server,
 )
@@ -34,6 +35,7 @@ class _Roles(Collector):
             yield from registry.collect()
 
 
+disable_created_metrics()  # a series more for each counter, and nobody asks when it began
 _roles: Final = _Roles()
 _process: Final = CollectorRegistry()
 _process.register(_roles)

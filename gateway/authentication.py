@@ -30,6 +30,11 @@ class Principal:
 class Keys(Protocol):
     """The keys in force, in memory: looking one up never waits."""
 
+    @property
+    def loaded(self) -> bool:
+        """False until the log has been read: nobody can be told from anybody else before."""
+        ...
+
     def find(self, key_id: str) -> KeyIssued | None: ...
 
 
@@ -58,7 +63,8 @@ def authenticate(header: bytes | None, keys: Keys, pepper: bytes) -> Principal:
     """The principal behind an ``Authorization`` header.
 
     Raises:
-        Problem: 401, with the same words whether the key was never issued, revoked or forged.
+        Problem: 401, with the same words whether the key was never issued, revoked or forged;
+            503 until the keys are known.
     """
     if header is None:
         raise Problem("unauthenticated", "Send an API key as: Authorization: Bearer fpk_…")
@@ -67,6 +73,8 @@ def authenticate(header: bytes | None, keys: Keys, pepper: bytes) -> Principal:
     presented = parse_key(header[len(_BEARER) :].strip().decode("latin-1"))
     if presented is None:
         raise Problem("unauthenticated", "This is no API key; it may have been mistyped or cut.")
+    if not keys.loaded:
+        raise Problem("not_ready", "The keys have not been read from the log yet; ask again soon.")
     key = keys.find(presented.key_id)
     # An unknown id costs the same time as a wrong secret.
     same = same_secret(pepper, presented.secret, (key or _NO_KEY).secret_hmac)

@@ -158,6 +158,16 @@ async def test_a_key_works_from_its_issue_to_its_revocation(world: World) -> Non
     assert issued["key_id"] not in {key["key_id"] for key in listed}
 
 
+async def test_a_key_is_not_called_wrong_before_the_keys_have_been_read(world: World) -> None:
+    world.gateway.keyring.loaded = False
+
+    async with world.client("viewer") as client:
+        answer = await client.get("/api/v1/keys")
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "not_ready")
+    assert "Retry-After" in answer.headers
+
+
 async def test_keys_work_while_postgres_is_away(world: World) -> None:
     world.queries.away = True
     async with world.client("admin") as admin:

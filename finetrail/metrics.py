@@ -35,7 +35,7 @@ class _Roles(Collector):
             yield from registry.collect()
 
 
-disable_created_metrics()  # a series more for each counter, and nobody asks when it began
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each counter, and nobody asks when it began
 _roles: Final = _Roles()
 _process: Final = CollectorRegistry()
 _process.register(_roles)

@@ -25,9 +25,10 @@ class MonitoringCalls(Calls):
             route: one route's template, as ``/api/v1/jobs/{job_id}``.
             step_s: what one figure stands for; the whole span if left out.
         """
-        return self._list(
-            "/admin/requests",
-            **{"from": since and since.isoformat(), "to": until and until.isoformat()},
-            route=route,
-            step=step_s or WHOLE_SPAN_S,
-        )
+        asked: dict[str, str | int | None] = {
+            "from": since.isoformat() if since else None,
+            "to": until.isoformat() if until else None,
+            "route": route,
+            "step": step_s or WHOLE_SPAN_S,
+        }
+        return self._list("/admin/requests", **asked)

@@ -391,9 +391,11 @@ class MemoryQueries(Queries):
         after: int | None = None,
         limit: int = 100,
     ) -> list[event_rows.TimelineRow]:
+        if self.away:
+            raise ReadModelUnavailable("Postgres does not answer")
         rows = [
             row
-            for row in await self._fold(event_rows.VIEW)
+            for row in map(event_rows.told, await self._store.everything())
             if aggregate in (None, row.aggregate)
             and aggregate_id in (None, row.aggregate_id)
             and type in (None, row.type)

@@ -47,9 +47,10 @@ class LogMessage:
 
 
 class NatsEventSource:
-    def __init__(self, nc: Client, stream: str, subject: str) -> None:
+    def __init__(self, nc: Client, stream: str, subject: str, *, api: str = "$JS.API") -> None:
         self._nc = nc
-        self._js = nc.jetstream()
+        self._js = nc.jetstream(prefix=api)
+        self._api = api
         self._stream = stream
         self._subject = subject
 
@@ -103,7 +104,7 @@ class NatsEventSource:
                 num_replicas=1,
             ),
         )
-        pull = _Pull(self._nc, f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}")
+        pull = _Pull(self._nc, f"{self._api}.CONSUMER.MSG.NEXT.{self._stream}.{consumer.name}")
         await pull.open()
         try:
             while (batch := await pull.batch()) is not None:

@@ -8,6 +8,7 @@ from typing import Final
 from domain.subjects import feed_subject
 
 STREAM: Final = "FEED"
+DOMAIN: Final = "finetrail"  # the JetStream domain under which subscribers reach it
 # Position in the event log. NATS keeps headers that begin with `Nats-` to itself.
 SEQUENCE_HEADER: Final = "ft-sequence"
 # Whoever may read events may be less than whoever manages keys.

@@ -15,12 +15,13 @@ from pydantic import BaseModel
 from adapters.nats_connection import close, connect
 from adapters.nats_event_source import LogMessage, NatsEventSource
 from domain.errors import StoreUnavailable
-from domain.feed import SEQUENCE_HEADER, STREAM
+from domain.feed import DOMAIN, SEQUENCE_HEADER, STREAM
 from finetrail.bootstrap import admin_connection, bootstrap
 from finetrail.client.errors import ServerUnreachable
 from finetrail.settings import SettingMissing, Settings
 from finetrail.stack.errors import StackError
 
+API: Final = f"$JS.{DOMAIN}.API"  # as subscribers reach it
 CONNECT_S: Final = 10.0
 TIMEOUT_S: Final = 5.0
 
@@ -69,7 +70,7 @@ async def tail(
         StackError: There is no feed.
     """
     async with _subscriber(settings) as nc:
-        source = NatsEventSource(nc, STREAM, subject)
+        source = NatsEventSource(nc, STREAM, subject, api=API)
         try:
             after = await _before(nc, source, since)
         except StoreUnavailable as error:
@@ -126,7 +127,7 @@ async def _before(nc: Client, source: NatsEventSource, since: int | datetime | N
         return last
     asked = json.dumps({"next_by_subj": "feed.>", "start_time": since.isoformat()}).encode()
     try:
-        reply = await nc.request(f"$JS.API.DIRECT.GET.{STREAM}", asked, timeout=TIMEOUT_S)
+        reply = await nc.request(f"{API}.DIRECT.GET.{STREAM}", asked, timeout=TIMEOUT_S)
     except (NatsError, OSError) as error:
         raise StoreUnavailable(f"{STREAM} does not answer: {error!r}") from error
     found = (reply.headers or {}).get("Nats-Sequence")

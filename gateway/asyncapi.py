@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from domain.catalog import COMMANDS
-from domain.feed import SEQUENCE_HEADER, STREAM
+from domain.feed import DOMAIN, SEQUENCE_HEADER, STREAM
 from domain.subjects import AGGREGATES, event_token
 from gateway.message_headers import HEADERS
 from gateway.message_schemas import TELEMETRY, EventVersion, components, event_versions
@@ -23,8 +23,9 @@ client; nothing of Finetrail need be installed.
 **Connect** to the server as the user `subscriber`; whoever runs Finetrail gets address and password
 by `finetrail feed credentials`. The default inbox prefix `_INBOX` is allowed.
 
-**Subscribe** through JetStream: create a consumer on the stream that a channel names in
-`x-jetstream`, with `filter` from there as its filter subject. `*` stands for one token, so that
+**Subscribe** through JetStream, in the JetStream domain `{DOMAIN}` (the API prefix `$JS.{DOMAIN}.API`):
+create a consumer on the stream that a channel names in `x-jetstream`, with `filter` from there as
+its filter subject. `*` stands for one token, so that
 `feed.*.job.job_succeeded.*` is the success of any job in any workspace, `feed.*.job.>` all that happens to
 jobs, and `feed.>` everything. An ordered (ephemeral) consumer is enough to watch. A durable
 consumer with explicit acknowledgement remembers how far you have come. Start from the beginning
@@ -151,7 +152,7 @@ def _channel(
         "messages": {},
     }
     if stream:
-        channel["x-jetstream"] = {"stream": stream, "filter": filter_subject}
+        channel["x-jetstream"] = {"domain": DOMAIN, "stream": stream, "filter": filter_subject}
     return channel
 
 

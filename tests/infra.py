@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import nats
 from nats.aio.client import Client
 
 from finetrail.bootstrap import bootstrap_streams
 from finetrail.settings import NatsRole
+from finetrail.stack.nats_accounts import accounts
+from finetrail.stack.nats_config import OWN
 from finetrail.stack.nats_server import find_server, permissions
 
 START_S = 10.0
@@ -45,7 +47,7 @@ class NatsServer:
         jetstream = {"store_dir": str(self.folder / "store"), "sync_interval": "always"}
         settings: dict[str, Any] = {"listen": f"127.0.0.1:{self.port}", "jetstream": jetstream}
         if self.secured:
-            settings["authorization"] = {"users": self._users()}
+            settings["accounts"] = self._accounts()
         config.write_text(json.dumps(settings))
         log = (self.folder / "nats.log").open("ab")
         with log:
@@ -66,13 +68,15 @@ class NatsServer:
             self.url, inbox_prefix=inbox, max_reconnect_attempts=-1, error_cb=_quiet, **login
         )
 
-    def _users(self) -> list[dict[str, Any]]:
-        roles = [role for role in get_args(NatsRole) if role != "agent"]
-        allowed: dict[str, Any] = {role: permissions(role, "none") for role in roles}
-        allowed |= {agent: permissions("agent", agent) for agent in self.agents}
-        return [
-            {"user": user, "password": user, "permissions": may} for user, may in allowed.items()
-        ]
+    def _accounts(self) -> dict[str, Any]:
+        def user(name: str, role: NatsRole) -> dict[str, Any]:
+            return {"user": name, "password": name, "permissions": permissions(role, name)}
+
+        return accounts(
+            [user(role, role) for role in OWN],
+            [user(agent, "agent") for agent in self.agents],
+            [user("subscriber", "subscriber")],
+        )
 
     async def kill(self) -> None:
         if self.process is not None and self.process.returncode is None:

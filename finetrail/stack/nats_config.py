@@ -18,7 +18,6 @@ OWN: Final[tuple[NatsRole, ...]] = (
     "gateway",
     "handlers",
     "projections",
-    "subscriber",
 )
 
 _keys: Final = TypeAdapter(dict[str, str])
@@ -86,5 +85,5 @@ def server_config(
             "sync_interval": "always",  # an acknowledged append survives a power cut
             "max_file_store": MAX_STORE,
         },
-        "accounts": accounts([user(role) for role in OWN], agents),
+        "accounts": accounts([user(role) for role in OWN], agents, [user("subscriber")]),
     }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from domain.feed import DOMAIN
 from domain.subjects import SERVING_QUEUE
 from finetrail.settings import NatsRole
 from finetrail.stack.errors import StackError
@@ -143,24 +144,24 @@ def _agent(agent_id: str) -> dict[str, Any]:
 
 def _subscriber() -> dict[str, Any]:
     """Other systems: consumers of their own on what is open to them, with any client's inbox."""
-    open_to_them = ("FEED", "TELEMETRY")
-    consumers = [
-        f"$JS.API.CONSUMER.{rest}"
-        for stream in open_to_them
-        for rest in (
-            f"CREATE.{stream}",
-            f"CREATE.{stream}.>",
-            f"DURABLE.CREATE.{stream}.*",
-            f"INFO.{stream}.*",
-            f"MSG.NEXT.{stream}.*",
-            f"DELETE.{stream}.*",
+    allowed = [
+        f"{prefix}.{stream}{rest}"
+        for stream in ("FEED", "TELEMETRY")
+        for prefix, rest in (
+            (f"$JS.{DOMAIN}.API.STREAM.INFO", ""),
+            (f"$JS.{DOMAIN}.API.DIRECT.GET", ""),
+            (f"$JS.{DOMAIN}.API.DIRECT.GET", ".>"),
+            (f"$JS.{DOMAIN}.API.CONSUMER.CREATE", ""),
+            (f"$JS.{DOMAIN}.API.CONSUMER.CREATE", ".>"),
+            (f"$JS.{DOMAIN}.API.CONSUMER.DURABLE.CREATE", ".*"),
+            (f"$JS.{DOMAIN}.API.CONSUMER.INFO", ".*"),
+            (f"$JS.{DOMAIN}.API.CONSUMER.MSG.NEXT", ".*"),
+            (f"$JS.{DOMAIN}.API.CONSUMER.DELETE", ".*"),
+            ("$JS.ACK", ".>"),
+            ("$JS.FC", ".>"),
         )
     ]
-    answers = [f"{kind}.{stream}.>" for stream in open_to_them for kind in ("$JS.ACK", "$JS.FC")]
-    return _allow(
-        publish=["$JS.API.INFO", *_reading(*open_to_them), *consumers, *answers],
-        subscribe=["_INBOX.>"],
-    )
+    return _allow(publish=allowed, subscribe=["_INBOX.>"])
 
 
 def _reading(*streams: str) -> list[str]:

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import nats
 from jsonschema import Draft202012Validator
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy
-from nats.js.client import JetStreamContext
 from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
@@ -78,16 +78,18 @@ class Subscription:
     """Messages of one type."""
 
     document: Document
-    js: JetStreamContext
+    nc: Client
+    domain: str
     stream: str
     subject: str
 
     @classmethod
-    def to(cls, document: Document, js: JetStreamContext, event_type: str) -> "Subscription":
+    def to(cls, document: Document, nc: Client, event_type: str) -> "Subscription":
         channel = document.channel_of(event_type)
         subject = re.sub(r"\{\w+\}", "*", channel["address"])
-        assert subject == channel["x-jetstream"]["filter"]
-        return cls(document, js, channel["x-jetstream"]["stream"], subject)
+        source = channel["x-jetstream"]
+        assert subject == source["filter"]
+        return cls(document, nc, source["domain"], source["stream"], subject)
 
     async def since(self, start: int | datetime | None) -> AsyncIterator[Msg]:
         """From a sequence or a time on, or only what comes from now on."""
@@ -98,7 +100,7 @@ class Subscription:
         elif start is not None:
             config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
             config.opt_start_seq = start
-        subscription = await self.js.subscribe(
+        subscription = await self.nc.jetstream(domain=self.domain).subscribe(
             self.subject, stream=self.stream, ordered_consumer=True, config=config
         )
         try:
@@ -109,9 +111,9 @@ class Subscription:
 
 
 @asynccontextmanager
-async def logged_in(url: str, user: str, password: str) -> AsyncIterator[JetStreamContext]:
+async def logged_in(url: str, user: str, password: str) -> AsyncIterator[Client]:
     nc = await nats.connect(url, user=user, password=password)
     try:
-        yield nc.jetstream()
+        yield nc
     finally:
         await nc.close()

@@ -54,8 +54,8 @@ async def test_job_succeeded_is_read_from_the_past_and_live_and_holds_to_its_sch
     await append(handlers, lives[:until])
     wanted = [m.headers["ce-id"] for m in lives if m.headers["ce-type"] == "JobSucceeded"]
 
-    async with asyncio.timeout(30), logged_in(server.url, "subscriber", "subscriber") as js:
-        subscription = Subscription.to(document, js, "JobSucceeded")
+    async with asyncio.timeout(30), logged_in(server.url, "subscriber", "subscriber") as nc:
+        subscription = Subscription.to(document, nc, "JobSucceeded")
         assert subscription.subject == "feed.*.job.job_succeeded.*"
         for start in (1, began):
             found = []
@@ -78,8 +78,8 @@ async def test_only_what_is_new_comes_to_whoever_asks_for_it(
     await append(handlers, lives[:until])
     admin = await server.connect("admin")
     await caught_up(admin)
-    async with asyncio.timeout(30), logged_in(server.url, "subscriber", "subscriber") as js:
-        messages = Subscription.to(document, js, "JobSucceeded").since(None)
+    async with asyncio.timeout(30), logged_in(server.url, "subscriber", "subscriber") as nc:
+        messages = Subscription.to(document, nc, "JobSucceeded").since(None)
         first = asyncio.ensure_future(anext(messages))
         while not (await admin.jetstream().stream_info("FEED")).state.consumer_count:
             await asyncio.sleep(0.02)
@@ -103,8 +103,10 @@ async def test_every_type_of_event_and_all_telemetry_holds_to_its_schema(
     history = h.Log().add(*h.everything()).messages
     await append(handlers, history)
     seen = set()
-    async with asyncio.timeout(30), logged_in(server.url, "subscriber", "subscriber") as js:
-        reader = await js.subscribe("feed.>", stream="FEED", ordered_consumer=True)
+    async with asyncio.timeout(30), logged_in(server.url, "subscriber", "subscriber") as nc:
+        reader = await nc.jetstream(domain="finetrail").subscribe(
+            "feed.>", stream="FEED", ordered_consumer=True
+        )
         for _ in history:
             message = await reader.next_msg(timeout=10)
             headers = dict(message.headers or {})

@@ -15,6 +15,7 @@ from finetrail.stack.supervisor import EmbeddedStack
 
 pytestmark = pytest.mark.infra
 
+API = "$JS.finetrail.API"  # a subscriber's
 W = "default"
 ID = "018f0000-0000-7000-8000-000000000001"
 
@@ -236,7 +237,7 @@ async def test_a_subscriber_reads_the_feed_in_every_way(running: EmbeddedStack) 
     async with connected(running, "projections") as projections:
         fed = await projections.nc.jetstream().publish(subject, b"1")
     async with connected(running, "subscriber") as subscriber:
-        js = subscriber.nc.jetstream()
+        js = subscriber.nc.jetstream(domain="finetrail")
         config = ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=fed.seq
         )
@@ -259,6 +260,20 @@ async def test_a_subscriber_reads_the_feed_in_every_way(running: EmbeddedStack) 
         assert subscriber.refused == []
 
 
+async def test_what_a_subscriber_asks_is_answered_to_nobody_else(running: EmbeddedStack) -> None:
+    elsewhere = f"events.{W}.job.{ID}"
+    async with connected(running, "admin") as admin, connected(running, "subscriber") as subscriber:
+        await admin.nc.jetstream().publish(f"feed.{W}.job.job_failed.{ID}", b"1")
+        before = (await admin.nc.jetstream().stream_info("EVENTS")).state.last_seq
+        for subject in (f"{API}.STREAM.INFO.FEED", f"{API}.DIRECT.GET.FEED"):
+            body = b'{"last_by_subj": "feed.>"}' if "GET" in subject else b""
+            await subscriber.nc.publish(subject, body, reply=elsewhere)
+        answer = await subscriber.nc.request(f"{API}.STREAM.INFO.FEED", b"", timeout=5)
+
+        assert b"FEED" in answer.data  # what was asked before it has been answered too
+        assert (await admin.nc.jetstream().stream_info("EVENTS")).state.last_seq == before
+
+
 async def test_a_subscriber_reads_nothing_else_and_writes_nothing(running: EmbeddedStack) -> None:
     async with connected(running, "subscriber") as subscriber:
         for subject in (
@@ -267,16 +282,17 @@ async def test_a_subscriber_reads_nothing_else_and_writes_nothing(running: Embed
             f"commands.gateway.{W}.job.{ID}",
             f"telemetry.{W}.log.{ID}.0",
             "presence.other",
-            "$JS.API.CONSUMER.CREATE.EVENTS.mine",
-            "$JS.API.CONSUMER.CREATE.COMMANDS.mine",
-            "$JS.API.CONSUMER.MSG.NEXT.WORK.agent-other",
-            "$JS.API.DIRECT.GET.EVENTS",
-            "$JS.API.STREAM.MSG.GET.EVENTS",
-            "$JS.API.STREAM.MSG.DELETE.FEED",
-            "$JS.API.STREAM.PURGE.FEED",
-            "$JS.API.STREAM.DELETE.FEED",
-            "$JS.API.STREAM.UPDATE.FEED",
-            "$JS.API.STREAM.CREATE.MINE",
+            "$JS.API.CONSUMER.CREATE.FEED.mine",
+            f"{API}.CONSUMER.CREATE.EVENTS.mine",
+            f"{API}.CONSUMER.CREATE.COMMANDS.mine",
+            f"{API}.CONSUMER.MSG.NEXT.WORK.agent-other",
+            f"{API}.DIRECT.GET.EVENTS",
+            f"{API}.STREAM.MSG.GET.EVENTS",
+            f"{API}.STREAM.MSG.DELETE.FEED",
+            f"{API}.STREAM.PURGE.FEED",
+            f"{API}.STREAM.DELETE.FEED",
+            f"{API}.STREAM.UPDATE.FEED",
+            f"{API}.STREAM.CREATE.MINE",
             "$JS.ACK.WORK.agent-other.1.1.1.1.0",
         ):
             assert not await subscriber.may_publish(subject), subject

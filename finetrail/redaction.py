@@ -16,10 +16,11 @@ SHORTEST: Final = 8  # a shorter secret is as likely a word of the message itsel
 _URL: Final = re.compile(r"://([^\s:/@?#]{0,200})(:\S{0,500})?@")
 _RULES: Final = (
     (re.compile(r"fpk_(\w{8})_\w+"), rf"fpk_\1_{HIDDEN}"),
+    (re.compile(r"fjt_([0-9a-f]{32})_\w+"), rf"fjt_\1_{HIDDEN}"),
     (re.compile(r"S[ACNOUX][A-Z2-7]{40,}"), HIDDEN),  # NKey seeds are 58 characters long
     # Base64 of `{"…`, a dot, a signature: tickets, and JSON web tokens.
     (re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{16,}(?:\.[\w-]+)?"), HIDDEN),
-    (re.compile(r"/blobs/[\w-]{16,}\.[\w-]+"), f"/blobs/{HIDDEN}"),
+    (re.compile(r"/(blobs|archives)/[\w-]{16,}\.[\w-]+"), rf"/\1/{HIDDEN}"),
     (
         re.compile(r"(authorization['\"]?\s{0,4}[:=,]\s{0,4}(?:b?['\"])?)[^\r\n'\"]{1,2000}", re.IGNORECASE),
         rf"\1{HIDDEN}",
@@ -37,7 +38,7 @@ _RULES: Final = (
 )  # fmt: skip
 # One look at a line that holds nothing of the kind, as nearly all do.
 _SUSPECT: Final = re.compile(
-    r"fpk_|://[^\s/]*@|://[^\s/]*:|S[ACNOUX][A-Z2-7]{40}|eyJ|/blobs/|X-Amz-"
+    r"fpk_|fjt_|://[^\s/]*@|://[^\s/]*:|S[ACNOUX][A-Z2-7]{40}|eyJ|/blobs/|/archives/|X-Amz-"
     r"|(?i:authorization|bearer|passw|secret|pepper|token|[_-]key|apikey|accesskey|seed)"
 )
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import assume, given
@@ -18,11 +19,16 @@ from finetrail.logs import LogFormat, formatter, log_to_stderr
 from finetrail.redaction import Redaction, Redactor, secrets_of
 from finetrail.settings import NatsSettings, NatsUser, PostgresSettings, Settings
 from gateway.api_keys import new_key
+from gateway.join_tokens import new_token
 
 FORMS: tuple[LogFormat, ...] = ("text", "json")
 BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 URL_SAFE = st.text("ABCabc0189_-", min_size=20, max_size=60)
 AROUND = st.text(max_size=40)
+
+
+def new_join_token(agent_id: UUID) -> str:
+    return new_token(b"pepper", agent_id)
 
 
 class Said:
@@ -52,6 +58,7 @@ SECRETS = st.one_of(
     st.text(max_size=20).map(lambda seed: new_key(b"pepper", seed).text).map(
         lambda key: (key, key.split("_", 2)[2])
     ),
+    st.uuids().map(new_join_token).map(lambda text: (text, text.split("_")[2])),
     st.builds(
         lambda kind, rest: (f"S{kind}{rest}",) * 2,
         st.sampled_from("AUOCNX"),

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,8 +39,11 @@ def wait_for(
 class Stack:
     """One data directory and the `finetrail up` that runs on it."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(
+        self, folder: Path, *, program: Sequence[str] = ("finetrail", "up"), **settings: str
+    ) -> None:
         self.folder = folder
+        self._program = program
         self._settings = settings
         self._up: subprocess.Popen[bytes] | None = None
         self._log = folder.parent / f"{folder.name}.up.log"
@@ -60,7 +63,7 @@ class Stack:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._up = subprocess.Popen(
-                [sys.executable, "-m", "finetrail", "up"],
+                [sys.executable, "-m", *self._program],
                 cwd=ROOT,
                 env=self.environment,
                 stdout=log,
@@ -246,8 +249,10 @@ def _belongs(process: psutil.Process, mark: str) -> bool:
 
 
 @contextmanager
-def running_stack(folder: Path, **settings: str) -> Iterator[Stack]:
-    stack = Stack(folder, **settings)
+def running_stack(
+    folder: Path, *, program: Sequence[str] = ("finetrail", "up"), **settings: str
+) -> Iterator[Stack]:
+    stack = Stack(folder, program=program, **settings)
     try:
         stack.start()
         yield stack

@@ -18,6 +18,8 @@ from domain.datasets.events import (
     DatasetRejected,
     DatasetValidated,
 )
+from domain.dead_letters.dead_letter import letter_id
+from domain.dead_letters.events import DeadLetterDiscarded, DeadLetterRetried, LetterFacts
 from domain.evaluations.events import (
     EvaluationCancelled,
     EvaluationCompleted,
@@ -39,10 +41,10 @@ from domain.jobs.events import (
     JobSucceeded,
 )
 from domain.jobs.spec import DatasetRef, Hyperparameters, JobSpec
+from domain.links.events import LinkIssued
 from domain.messages import Command, Envelope, Event, Recorded, StreamId, event_id
 from domain.model_versions.events import ModelFailed, ModelReady, VersionRegistered
 from domain.models.events import ModelActivated, ModelCreated, VersionNumbered
-from domain.links.events import LinkIssued
 from domain.queues.events import WorkAssigned, WorkQueued, WorkWithdrawn
 from domain.queues.queue import queue_id
 from domain.subjects import telemetry_subject
@@ -538,7 +540,20 @@ def _everything() -> list[Event]:
         KeyRevoked(key_id="aaaaaaaa"),
         AgentRevoked(agent_id=AGENT),
         link_issued("tickets"),
+        DeadLetterRetried(letter=dead_letter(1), reason="fixed"),
+        DeadLetterDiscarded(letter=dead_letter(2), reason="not wanted"),
     ]
+
+
+def dead_letter(sequence: int) -> LetterFacts:
+    return LetterFacts(
+        sequence=sequence,
+        kind="commands",
+        subject=f"commands.gateway.{WORKSPACE}.job.{id_of('job', 'one')}",
+        message_type="CancelJob",
+        message_id=str(id_of("command", "one")),
+        failure="RuntimeError: broken",
+    )
 
 
 def link_issued(dataset: str) -> LinkIssued:
@@ -579,6 +594,8 @@ def _stream_id(event: Event, workspace: str) -> UUID:
         return access_id(workspace)
     if aggregate == "queue":
         return queue_id(workspace)
+    if isinstance(event, DeadLetterRetried | DeadLetterDiscarded):
+        return letter_id(workspace, event.letter.sequence)
     fields: dict[str, Any] = event.model_dump(include={f"{aggregate}_id", "version_id"})
     id_: UUID = fields["version_id" if aggregate == "model_version" else f"{aggregate}_id"]
     return id_

@@ -45,7 +45,7 @@ BIRTHS = (
     "KeyIssued",
 )
 # What only auditors ask for; it is no state of anything that is listed.
-TIMELINE_ONLY = {"LinkIssued"}
+TIMELINE_ONLY = {"LinkIssued", "DeadLetterRetried", "DeadLetterDiscarded"}
 
 
 def rows(view: View[Any, R], events: Sequence[Event]) -> dict[Key, R]:

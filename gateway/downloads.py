@@ -20,7 +20,7 @@ from domain.blobs import BlobRef, FileEntry
 from gateway.model_card import model_card
 from gateway.ports import Blobs
 from gateway.problems import Problem
-from gateway.ranged import OCTETS, Content, blob_content, read_blob, require_blob
+from gateway.ranged import OCTETS, Content, blob_content, require_blob
 from gateway.registry import evaluation_of, lineage_of, training_of
 from gateway.zip_layout import ZipEntry, ZipLayout
 from projections.answers import Version
@@ -44,7 +44,7 @@ class Archive:
         refs = [entry.content for entry in self.entries if isinstance(entry.content, BlobRef)]
         await gather(*(require_blob(blobs, ref.sha256) for ref in refs))
         layout = ZipLayout(self.entries)
-        read = partial(layout.read, partial(read_blob, blobs))
+        read = partial(layout.read, blobs.read)
         return Content(layout.size, self.etag, self.filename, MEDIA_TYPE, read)
 
     def entry(self, path: str) -> ZipEntry:

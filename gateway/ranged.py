@@ -4,6 +4,9 @@ One range is answered with 206. Several ranges, another unit and what is no rang
 the whole, as the RFC allows: a client that asks for several reads a 200 as well.
 """
 
+import asyncio
+import errno
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -53,24 +56,28 @@ def blob_content(
     blobs: Blobs, sha256: str, size: int, filename: str, media_type: str = OCTETS
 ) -> Content:
     def read(offset: int, length: int) -> AsyncIterator[bytes]:
-        return read_blob(blobs, sha256, size, offset, length)
+        pieces = blobs.read(sha256, offset, length)
+        return checked(pieces, sha256) if length == size else pieces
 
     return Content(size, f'"{sha256}"', filename, media_type, read)
 
 
-async def read_blob(
-    blobs: Blobs, sha256: str, size: int, offset: int, length: int
-) -> AsyncIterator[bytes]:
-    """Bytes of a blob; read as a whole, its last piece comes only once its hash was found right.
+async def checked(pieces: AsyncIterator[bytes], sha256: str) -> AsyncIterator[bytes]:
+    """Pass pieces on, the last one only if all of them together have this hash.
 
-    So a download of damaged bytes breaks off, instead of ending as if nothing were wrong.
+    So a download of damaged bytes breaks off, instead of ending as if nothing were wrong. A piece
+    is hashed while the one before it is sent.
     """
-    whole = offset == 0 and length == size
+    loop, digest = asyncio.get_running_loop(), hashlib.sha256()
     held = b""
-    async for chunk in blobs.read(sha256, offset, None if whole else length):
+    async for piece in pieces:
+        hashing = loop.run_in_executor(None, digest.update, piece)
         if held:
             yield held
-        held = chunk
+        await hashing
+        held = piece
+    if digest.hexdigest() != sha256:
+        raise OSError(errno.EIO, "the stored bytes do not have this hash", sha256)
     if held:
         yield held
 

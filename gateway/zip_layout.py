@@ -20,8 +20,9 @@ _MAX16: Final = 0xFFFF
 _PLAIN: Final = 20  # version needed to extract
 _ZIP64: Final = 45
 
-# hash and size of a blob, then offset and length of what is asked of it
-ReadBlob = Callable[[str, int, int, int], AsyncIterator[bytes]]
+# The hash of a blob, offset and length. What is read is not checked here: whoever opens the archive
+# compares its checksums, and a second time would make it half as fast.
+ReadBlob = Callable[[str, int, int], AsyncIterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class ZipLayout:
             if isinstance(part, bytes):
                 yield part[begin:stop]
             else:
-                async for chunk in read_blob(part.sha256, size, begin, stop - begin):
+                async for chunk in read_blob(part.sha256, begin, stop - begin):
                     yield chunk
 
     def _add(self, part: bytes | BlobRef) -> None:

@@ -71,6 +71,8 @@ class Feeder:
                 self._went("running")
                 if new:
                     last = await self._take(new, last)
+                elif not batch and (await self._feed.tail()).last != last:
+                    raise VersionConflict("somebody else has written it, or made it anew")
 
     async def _take(self, batch: Sequence[Message], last: int) -> int:
         events = [

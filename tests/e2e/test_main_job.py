@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.docs.blocks import blocks
 from tests.e2e.harness import ROOT, Stack
 
 pytestmark = [pytest.mark.infra, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -108,3 +109,40 @@ def test_the_command_line_does_the_same(stack: Stack, few_rows: bytes, tmp_path:
     assert zipfile.ZipFile(tmp_path / "cli.zip").testzip() is None
     activated = stack.events(type="ModelActivated")[-1]
     assert activated["actor"].startswith("key:")
+
+
+def test_the_program_in_the_documentation_is_told_that_a_job_has_succeeded(
+    stack: Stack, few_rows: bytes, tmp_path: Path
+) -> None:
+    (program,) = [
+        block.text
+        for block in blocks(ROOT / "docs" / "how-to" / "subscribe-to-events.md")
+        if block.language == "python"
+    ]
+    if not stack.events(type="JobSucceeded"):
+        data = tmp_path / "messages.csv"
+        data.write_bytes(few_rows)
+        stack.cli("train", str(data), "--model", "for-others", "--epochs", "1", "--follow")
+    succeeded = stack.events(type="JobSucceeded")
+    (tmp_path / "feed.json").write_text(json.dumps(stack.cli("feed", "credentials")))
+
+    told = subprocess.run(
+        [sys.executable, "-I", "-"],  # isolated: it finds nothing of ours in the current folder
+        input=program,
+        cwd=tmp_path,
+        env={**os.environ, "FINETRAIL_URL": stack.url, "AT_MOST": str(len(succeeded))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert told.returncode == 0, told.stderr[-3000:]
+    lines = told.stdout.splitlines()
+    assert [line.split()[1] for line in lines] == [event["id"] for event in succeeded]
+    tailed = stack.cli("feed", "tail", "--type", "job_succeeded", "--since", "1", "--limit", "1")
+    assert (tailed["id"], tailed["log_sequence"]) == (succeeded[0]["id"], succeeded[0]["sequence"])
+
+    stack.cli("feed", "rebuild", "--yes")
+    again = stack.cli("feed", "tail", "--type", "job_succeeded", "--since", "1", "--limit", "1")
+    assert again == tailed

@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from domain.feed import fed_event
+from finetrail.bootstrap import bootstrap_streams
 from tests.feed.feeding import LosesAnswers, append, caught_up, eventually, fed, feeding
 from tests.infra import NatsServer, nats_server
 from tests.projections import histories as h
@@ -196,3 +197,17 @@ async def test_a_feed_of_another_log_is_left_alone_and_said(
 
     assert "finetrail feed rebuild" in caplog.text
     assert len(await fed(admin)) == 1
+
+
+async def test_a_feed_that_was_thrown_away_is_written_anew_although_nothing_happens(
+    admin: Client, nc: Client
+) -> None:
+    messages = life()
+    await append(admin, messages)
+    async with feeding(nc):
+        await caught_up(admin)
+        await admin.jetstream().delete_stream("FEED")
+        await bootstrap_streams(admin, [])
+        await caught_up(admin)
+
+    assert await ids(admin) == [message.headers["ce-id"] for message in messages]

@@ -237,6 +237,7 @@ async def test_a_client_that_goes_away_leaves_nothing(world: World) -> None:
     }
     application: Any = World(world.folder, max_upload_bytes=10**9)
     application.gateway.keyring._access = world.gateway.keyring._access
+    application.gateway.keyring.loaded = True
     await application.gateway.app(scope, receive, send)
 
     assert said[0]["status"] == 400

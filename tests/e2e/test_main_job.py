@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
@@ -101,12 +102,17 @@ def test_the_command_line_does_the_same(stack: Stack, few_rows: bytes, tmp_path:
     stack.cli("activate", "by-cli", "1")
     answer = stack.cli("predict", "by-cli", "where is my parcel?")
     stack.cli("download", "by-cli", "1", "-o", str(tmp_path / "cli.zip"))
+    links = [stack.cli("link", "by-cli"), stack.cli("datasets", "link", job["dataset_id"])]
+    linked = [httpx.get(link["url"], trust_env=False).content for link in links]
 
     assert job["status"] == "succeeded"
     assert answer["predictions"][0]["label"] in set(
         stack.get("/models/by-cli/versions/1")["labels"]
     )
     assert zipfile.ZipFile(tmp_path / "cli.zip").testzip() is None
+    assert linked == [(tmp_path / "cli.zip").read_bytes(), few_rows]
+    issued = stack.events(type="LinkIssued")
+    assert {link["id"] for link in links} <= {event["data"]["link_id"] for event in issued}
     activated = stack.events(type="ModelActivated")[-1]
     assert activated["actor"].startswith("key:")
 

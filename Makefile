@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 #   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo up test test-fast test-docs lint format bench clean
+.PHONY: setup demo up test test-fast test-crash test-docs lint format bench clean
 
 setup: $(STAMP)
 
@@ -44,13 +44,17 @@ test-fast: setup
 test-docs: setup
 	$(BIN)/python -m tests.docs.walk $(ARGS)
 
+# A hundred kills under load; about 25 minutes on two cores.
+test-crash: setup
+	$(BIN)/python -m tests.crash.matrix $(ARGS)
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: setup
 	$(BIN)/python -m bench.main_job $(ARGS)
-	$(BIN)/python -m bench.projections
+	$(BIN)/python -m bench.core --json
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

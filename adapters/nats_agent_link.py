@@ -161,7 +161,9 @@ class NatsAgentLink:
 
         self._subscriptions = [
             await self._nc.subscribe(f"control.{self._workspace}.*", cb=on_control),
-            await self._nc.subscribe(f"infer.{self._workspace}.*", queue=SERVING_QUEUE, cb=on_request),
+            await self._nc.subscribe(
+                f"infer.{self._workspace}.*", queue=SERVING_QUEUE, cb=on_request
+            ),
         ]
 
     async def close(self) -> None:

@@ -9,7 +9,13 @@ from uuid import UUID, uuid5
 from domain.access.access import access_id
 from domain.access.commands import RevokeKey
 from domain.access.events import KeyIssued, KeyRevoked
-from domain.agents.events import AgentDrained, AgentEnrolled, AgentRevoked
+from domain.agents.events import (
+    AgentDrained,
+    AgentEnrolled,
+    AgentInvited,
+    AgentJoined,
+    AgentRevoked,
+)
 from domain.blobs import BlobRef, FileEntry
 from domain.catalog import aggregate_of
 from domain.datasets.events import (
@@ -444,6 +450,22 @@ def enrolled(name: str = "a machine") -> AgentEnrolled:
     )
 
 
+def invited(name: str = "a machine") -> AgentInvited:
+    return AgentInvited(
+        agent_id=AGENT,
+        name=name,
+        token_hmac="0" * 64,
+        expires_at=datetime(2026, 3, 1, tzinfo=UTC),
+        invited_by="key:3f9a2c1b",
+    )
+
+
+def joined(name: str = "a machine") -> AgentJoined:
+    return AgentJoined(
+        agent_id=AGENT, name=name, public_key="U" + "A" * 55, invited_by="key:3f9a2c1b"
+    )
+
+
 def key_issued(key_id: str = "3f9a2c1b") -> KeyIssued:
     return KeyIssued(key_id=key_id, name="a person", role="editor", secret_hmac="0" * 64)
 
@@ -520,6 +542,8 @@ def everything() -> list[Event]:
 def _everything() -> list[Event]:
     return [
         key_issued(),
+        invited(),
+        joined(),
         enrolled(),
         dataset_registered("tickets"),
         dataset_validated("tickets"),

@@ -41,6 +41,7 @@ BIRTHS = (
     "EvaluationRequested",
     "EvaluationCompleted",
     "AgentEnrolled",
+    "AgentInvited",
     "WorkQueued",
     "KeyIssued",
 )

@@ -8,6 +8,7 @@ line is one JSON object; its rates are events of the log a second.
 
 import asyncio
 import json
+import logging
 import statistics
 import sys
 import tempfile
@@ -125,6 +126,7 @@ async def rates(settings: Settings, last: int) -> dict[str, Any]:
 
 async def measure(number: int) -> dict[str, Any]:
     collect_seldom()
+    logging.getLogger("projections").setLevel(logging.ERROR)  # tables made anew are no news here
     with tempfile.TemporaryDirectory() as folder:
         given = Settings(data_dir=Path(folder) / "data", gateway=GatewaySettings(port=0))
         async with EmbeddedStack(given) as stack:

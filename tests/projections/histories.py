@@ -69,6 +69,8 @@ WORKSPACE = "default"
 START = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 SPACE = UUID("7c0e3f52-5a0b-5f7e-8f4e-0d6f3f1f0a55")
 AGENT = UUID("01935a3e-0000-7000-8000-000000000001")
+# A true one: the server that a stack runs takes no other into its configuration.
+PUBLIC_KEY = "UAB2CB576PHBBPQ5ODORRZ2LYCMWPZGWGCN2KDK7DXOIMZASKUY3RLKK"
 STEPS_PER_EPOCH = 10
 
 
@@ -461,9 +463,7 @@ def invited(name: str = "a machine") -> AgentInvited:
 
 
 def joined(name: str = "a machine") -> AgentJoined:
-    return AgentJoined(
-        agent_id=AGENT, name=name, public_key="U" + "A" * 55, invited_by="key:3f9a2c1b"
-    )
+    return AgentJoined(agent_id=AGENT, name=name, public_key=PUBLIC_KEY, invited_by="key:3f9a2c1b")
 
 
 def key_issued(key_id: str = "3f9a2c1b") -> KeyIssued:

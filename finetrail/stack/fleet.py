@@ -61,6 +61,11 @@ class Fleet:
 
     def _apply(self, event: Event) -> None:
         if isinstance(event, AgentJoined):
+            # A machine that asked again with another token. The server takes no key twice: it would
+            # refuse its whole configuration, now and at its next start.
+            for agent_id, key in list(self.joined.items()):
+                if key == event.public_key:
+                    del self.joined[agent_id]
             self.joined[str(event.agent_id)] = event.public_key
         elif isinstance(event, AgentRevoked):
             self.joined.pop(str(event.agent_id), None)

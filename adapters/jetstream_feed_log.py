@@ -54,12 +54,15 @@ class JetStreamFeedLog:
                 try was stored after all. The tail tells where to go on.
             StoreUnavailable: No answer; some of them may be stored all the same.
         """
-        if len(events) <= ALONE:
-            for event in events:
-                last = await self._store_one(event, last)
-            return last
         for first in range(0, len(events), BATCH):
-            last = await self._store_batch(events[first : first + BATCH], last)
+            some = events[first : first + BATCH]
+            store = self._store_each if len(some) <= ALONE else self._store_batch
+            last = await store(some, last)
+        return last
+
+    async def _store_each(self, events: Sequence[FedEvent], last: int) -> int:
+        for event in events:
+            last = await self._store_one(event, last)
         return last
 
     async def _store_one(self, event: FedEvent, last: int) -> int:
@@ -84,9 +87,7 @@ class JetStreamFeedLog:
             raise StoreUnavailable(f"{STREAM} cannot be reached: {error!r}") from error
         answer = await self._request(*final)
         if answer.get("error", {}).get("err_code") == DUPLICATE_IN_BATCH:
-            for event in events:
-                last = await self._store_one(event, last)
-            return last
+            return await self._store_each(events, last)
         _raise_for(answer)
         return int(answer["seq"])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from adapters.jetstream_feed_log import JetStreamFeedLog
 from domain.feed import fed_event
 from finetrail.bootstrap import bootstrap_streams
 from tests.feed.feeding import LosesAnswers, append, caught_up, eventually, fed, feeding
@@ -68,6 +69,19 @@ async def test_every_event_comes_as_it_was_written_under_a_subject_with_its_type
         assert subject.split(".")[1:3] == message.subject.split(".")[1:3]
     (succeeded,) = [one for one in found if one[1]["ce-type"] == "JobSucceeded"]
     assert succeeded[0] == f"feed.default.job.job_succeeded.{h.id_of('job', 'one')}"
+
+
+async def test_a_batch_that_leaves_one_event_over_is_stored_whole(
+    admin: Client, nc: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = life()
+    monkeypatch.setattr("adapters.jetstream_feed_log.BATCH", len(messages) - 1)
+    events = [fed_event(one.subject, one.sequence, one.headers, one.data) for one in messages]
+
+    last = await JetStreamFeedLog(nc).store(events, 0)
+
+    assert last == len(messages) > 17
+    assert await ids(admin) == [message.headers["ce-id"] for message in messages]
 
 
 async def test_an_event_of_a_newer_writer_is_fed_too(admin: Client, nc: Client) -> None:

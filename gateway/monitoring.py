@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Annotated, Final
 
 import msgspec
@@ -101,11 +102,16 @@ def _span(since: str | None, until: str | None, step: int | None) -> tuple[datet
     if first >= last:
         raise invalid("from", "it is not before `to`")
     seconds = (last - first).total_seconds()
-    step_s = MINUTE_S * -(-int(step or seconds / STEPS) // MINUTE_S)
+    step_s = _whole_minutes(step or seconds / STEPS)
     if seconds / step_s > MAX_POINTS:
-        least = MINUTE_S * -(-int(seconds / MAX_POINTS) // MINUTE_S)
+        least = _whole_minutes(seconds / MAX_POINTS)
         raise invalid("step", f"so long a time takes steps of at least {least} seconds")
     return first, last, step_s
+
+
+def _whole_minutes(seconds: float) -> int:
+    """As many seconds or more, in whole minutes."""
+    return MINUTE_S * ceil(seconds / MINUTE_S)
 
 
 def _time(text: str, name: str) -> datetime:

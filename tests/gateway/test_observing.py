@@ -171,6 +171,24 @@ async def test_a_span_that_makes_no_sense_is_refused_with_the_reason(
     assert answer.json()["errors"][0]["field"] == field
 
 
+async def test_a_span_of_seconds_is_answered_with_a_step_of_a_minute(world: World) -> None:
+    asked = {"from": "2026-11-20T12:00:10Z", "to": "2026-11-20T12:00:45Z"}
+    async with world.client("admin") as client:
+        answer = await client.get(REQUESTS, params=asked)
+
+    assert (answer.status_code, answer.json()["step_s"]) == (200, 60)
+
+
+async def test_the_step_that_a_refusal_names_is_accepted(world: World) -> None:
+    asked = {"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T01:00:30Z"}
+    async with world.client("admin") as client:
+        refused = await client.get(REQUESTS, params={**asked, "step": 60})
+        (named,) = [int(word) for word in refused.json()["detail"].split() if word.isdecimal()]
+        answer = await client.get(REQUESTS, params={**asked, "step": named})
+
+    assert (refused.status_code, answer.status_code) == (400, 200)
+
+
 async def test_requests_go_on_while_statistics_cannot_be_kept(world: World) -> None:
     world.requests.away = True
     async with world.client("admin") as client:

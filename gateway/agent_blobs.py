@@ -51,10 +51,10 @@ class AgentBlobs:
             refused = await self._refusal(agent_id, question)
             if refused:  # the read model may not know yet what was assigned a moment ago
                 reached = (await self._feed.state("EVENTS")).last
-                await self._queries.wait_for(reached, CATCH_UP_S)
+                caught_up = await self._queries.wait_for(reached, CATCH_UP_S)
                 refused = await self._refusal(agent_id, question)
-            if refused:
-                return TicketAnswer(refused=refused)
+                if refused:  # for good only by one that knows everything: its job would fail
+                    return TicketAnswer(refused=refused, unavailable=not caught_up)
             if question.verb == "PUT" and await self._there(agent_id, question.blob):
                 return TicketAnswer(there=True)
         except (ReadModelUnavailable, StoreUnavailable, OSError) as error:
@@ -70,6 +70,8 @@ class AgentBlobs:
 
     async def _refusal(self, agent_id: str, question: TicketQuestion) -> str:
         blob = question.blob
+        if await self._is_revoked(agent_id):
+            return "the agent is revoked"
         works = [work async for work in self._works(agent_id)]
         if question.verb == "PUT":
             if blob.size > MAX_BYTES:
@@ -80,6 +82,11 @@ class AgentBlobs:
         if await self._queries.is_served(self._workspace, blob.sha256):
             return ""
         return "the blob belongs to no work that is held, and to no version that is ready"
+
+    async def _is_revoked(self, agent_id: str) -> bool:
+        """Asked, for a server of the user's own may still let it in."""
+        agents = await self._queries.agents(self._workspace)
+        return any(str(row.id) == agent_id and row.status == "revoked" for row in agents)
 
     async def _there(self, agent_id: str, blob: BlobRef) -> bool:
         """Only of what the agent may read is it told that the store has it."""

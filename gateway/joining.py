@@ -132,6 +132,7 @@ class JoiningController(Controller):
         data: JSONBody[TokenBody],
         caller: NamedDependency[Caller],
         commands: NamedDependency[Commands],
+        queries: NamedDependency[Queries],
         joining: NamedDependency[Joining],
     ) -> JoinToken:
         """Make a token with which one machine joins: `finetrail agent join URL TOKEN`."""
@@ -145,11 +146,15 @@ class JoiningController(Controller):
             invited_by=caller.principal.actor,
         )
         done = await commands.send(caller, "agent", agent_id, command)
+        name, expires_at = command.name, command.expires_at
+        if done.readable:  # a repeated request finds the token as it was made
+            row = await require_agent(queries, joining.workspace, agent_id)
+            name, expires_at = row.name, row.expires_at or expires_at
         return JoinToken(
             agent_id=agent_id,
-            name=data.name,
+            name=name,
             token=token,
-            expires_at=command.expires_at,
+            expires_at=expires_at,
             sequence=done.sequence,
             note=note_of(done),
         )

@@ -1,6 +1,7 @@
 """The gateway behind a real socket: live streams, and a stop that does not wait for them."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from httpx_sse import EventSource, ServerSentEvent, aconnect_sse
 
-from gateway.server import PortTaken, serve
+from gateway.server import PortTaken, listen, serve
 from tests.gateway.real_server import listening
 from tests.gateway.world import World
 
@@ -202,3 +203,17 @@ async def test_a_stop_before_the_start_starts_nothing(world: World) -> None:
 
     async with asyncio.timeout(5):
         await serve(world.gateway.app, "127.0.0.1", 0, stop)
+
+
+async def test_an_answer_is_sent_at_once_and_not_when_the_last_packet_was_acknowledged() -> None:
+    nodelay: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        nodelay.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listener = listen("127.0.0.1", 0)
+    async with await asyncio.start_server(accepted, sock=listener):
+        with socket.create_connection(listener.getsockname()):
+            assert await asyncio.wait_for(nodelay, 5)

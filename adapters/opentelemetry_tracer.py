@@ -1,8 +1,10 @@
 """Spans to OpenTelemetry: batches over OTLP and HTTP, sent by a thread that nobody waits for."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from threading import Thread
 from types import MappingProxyType
 from typing import Final
 
@@ -25,9 +27,12 @@ from opentelemetry.trace import (
 from domain.tracing import Kind, Value
 
 EXPORT_S: Final = 5  # of one batch; what a collector does not take in this time is lost
+CLOSE_S: Final = 3.0  # of all that is left: four full batches would outlast a supervisor's patience
 KINDS: Final = MappingProxyType(
     {"server": SpanKind.SERVER, "consumer": SpanKind.CONSUMER, "internal": SpanKind.INTERNAL}
 )
+
+_log = logging.getLogger(__name__)
 
 
 class OpenTelemetryTracer:
@@ -59,8 +64,12 @@ class OpenTelemetryTracer:
             span.end()
 
     def close(self) -> None:
-        """Send what is left and end the thread."""
-        self._provider.shutdown()
+        """Send what is left, if it is taken in time."""
+        sending = Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(CLOSE_S)
+        if sending.is_alive():
+            _log.warning("the last spans were not taken within %g s and are lost", CLOSE_S)
 
 
 class OpenSpan:

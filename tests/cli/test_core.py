@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.tracing import span
 from finetrail.core import RoleEnded, run_together
 from finetrail.metrics import served
 from finetrail.settings import Settings
@@ -92,6 +93,25 @@ def test_nothing_of_tracing_is_imported_where_nobody_traces() -> None:
     )
 
     assert done.returncode == 0, done.stderr[-1500:]
+
+
+async def test_a_collector_that_never_answers_does_not_keep_a_process_from_ending(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracer = pytest.importorskip("adapters.opentelemetry_tracer", exc_type=ImportError)
+    monkeypatch.setattr(tracer, "CLOSE_S", 0.1)
+
+    def trace(port: int) -> None:
+        with traced("core", f"http://127.0.0.1:{port}/v1/traces"), span("work"):
+            pass
+
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        await asyncio.wait_for(asyncio.to_thread(trace, port), tracer.EXPORT_S - 1)
+
+    assert "the last spans were not taken" in caplog.text
 
 
 async def test_a_port_that_is_taken_costs_the_figures_and_nothing_else(

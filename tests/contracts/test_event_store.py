@@ -216,6 +216,18 @@ async def test_an_event_that_could_not_be_read_back_is_refused(store: EventStore
     assert (await store.read(to)).events == ()
 
 
+async def test_a_number_that_no_table_could_hold_is_refused(store: EventStore) -> None:
+    to = stream(111)
+    most = ENROLLED.model_copy(update={"memory_bytes": 2**63 - 1})
+
+    with pytest.raises(NotStorable, match="9223372036854775808"):
+        more = ENROLLED.model_copy(update={"memory_bytes": 2**63})
+        await append(store, to, more, revision=0, command=1110)
+    await append(store, to, most, revision=0, command=1111)
+
+    assert [recorded.event for recorded in (await store.read(to)).events] == [most]
+
+
 async def test_an_event_of_a_newer_build_stops_the_reader(store: EventStore) -> None:
     to = stream(110)
     headers, body = encode_event(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import UUID
 
 import pytest
 
@@ -387,6 +388,23 @@ def test_metrics_on_a_subject_that_is_none_are_refused() -> None:
 
     with pytest.raises(ValueError, match="badly formed"):
         metrics.decode_steps("telemetry.default.metrics.nobody.1", 1, data)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", 2**63),
+        ("time", "0001-01-01T00:00:00+14:00"),
+        ("time", "9999-12-31T23:59:59-14:00"),
+    ],
+)
+def test_metrics_that_no_table_could_hold_are_refused(field: str, value: object) -> None:
+    step = h.step(1).model_dump(mode="json") | {field: value}
+
+    with pytest.raises(ValueError, match=field):
+        metrics.decode_steps(
+            f"telemetry.default.metrics.{UUID(int=1)}.1", 1, json.dumps({"steps": [step]}).encode()
+        )
 
 
 def test_a_view_whose_row_and_table_differ_is_refused() -> None:

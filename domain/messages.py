@@ -17,13 +17,15 @@ MAX_PAYLOAD = 64 * 1024  # bytes of one event's data; anything larger is a blob 
 class Command(BaseModel):
     """What somebody wants. A stray field is the sender's mistake, and so is a number that is none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 class Event(BaseModel):
     """What happened. The writer may be newer than the reader, so unknown fields are passed over."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
     schema_version: ClassVar[int] = 1
 
 

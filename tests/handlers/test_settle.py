@@ -204,6 +204,22 @@ async def test_what_cannot_be_read_is_put_aside_at_once(name: str) -> None:
         assert len(desk.dead) == 1
 
 
+async def test_why_a_command_is_put_aside_does_not_repeat_what_it_says(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    delivery = command()
+    delivery.data = delivery.data.replace(b"job_id", b"job_key")
+    desk = Desk(RECORDED, delivery)
+
+    assert await desk.settle() == ["term", "reply"]
+
+    ((_, headers, body),) = desk.dead
+    assert str(JOB).encode() in body
+    for told in (headers["dead-reason"], desk.replies[0].message, caplog.text):
+        assert "job_key" in told
+        assert f"'{str(JOB)[:4]}" not in told
+
+
 @pytest.mark.parametrize("reply_to", ["", "events.default.job.1", "work.agent"])
 async def test_an_answer_goes_to_an_inbox_or_nowhere(reply_to: str) -> None:
     desk = Desk(RECORDED, command(reply_to=reply_to))

@@ -30,7 +30,7 @@ _RULES: Final = (
     (
         re.compile(
             r"((?:passw(?:or)?d|secret(?:[_-]?key)?|pepper|token|api[_-]?key|access[_-]?key|seed)"
-            r"['\"]?\s{0,4}[=:]\s{0,4}['\"]?)[^\s'\",;&}\])]+",
+            r"(?:_hmac)?['\"]?\s{0,4}[=:]\s{0,4}(?:b?['\"])?)[^\s'\",;&}\])]+",
             re.IGNORECASE,
         ),
         rf"\1{HIDDEN}",

@@ -72,6 +72,8 @@ SECRETS = st.one_of(
     URL_SAFE.map(lambda secret: (f"(b'authorization', b'Bearer {secret}')", secret)),
     URL_SAFE.map(lambda secret: (f"Bearer {secret}", secret)),
     URL_SAFE.map(lambda secret: (f'{{"password": "{secret}"}}', secret)),
+    URL_SAFE.map(lambda secret: (f"{{'pepper': b'{secret}'}}", secret)),
+    URL_SAFE.map(lambda secret: (f"{{'token_hmac': '{secret}'}}", secret)),
     URL_SAFE.map(lambda secret: (f"secret_key={secret}", secret)),
     URL_SAFE.map(lambda secret: (f"/b?X-Amz-Signature={secret}&x=1", secret)),
     st.builds(token_of, st.text(min_size=4), URL_SAFE).map(lambda text: (f"/blobs/{text}", text)),

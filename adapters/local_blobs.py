@@ -89,10 +89,14 @@ class LocalBlobs:
             for blob in await asyncio.to_thread(_blobs_on, shelf):
                 yield blob
 
-    async def delete(self, sha256: str) -> None:
-        """Remove a blob; one that is not there is no error."""
+    async def delete(self, sha256: str, *, before: datetime | None = None) -> bool:
+        """Remove a blob; one that is not there is no error.
+
+        Args:
+            before: when it was written last; a younger one stays, and the answer is False.
+        """
         path = blob_path(self._folder, sha256)
-        await asyncio.to_thread(path.unlink, missing_ok=True)
+        return await asyncio.to_thread(_deleted, path, before)
 
     async def link(self, sha256: str, *, expires_s: int, filename: str) -> str | None:  # noqa: ARG002
         """None: a folder has no links of its own."""
@@ -168,6 +172,16 @@ def _blobs_on(shelf: Path) -> list[StoredBlob]:
                 modified_at = datetime.fromtimestamp(info.st_mtime, UTC)
                 found.append(StoredBlob(path.name, info.st_size, modified_at))
     return found
+
+
+def _deleted(path: Path, before: datetime | None) -> bool:
+    try:
+        if before is not None and path.lstat().st_mtime >= before.timestamp():
+            return False
+        path.unlink()
+    except FileNotFoundError:
+        return True
+    return True
 
 
 def _make_parents(path: Path) -> None:

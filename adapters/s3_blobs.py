@@ -128,10 +128,14 @@ class S3Blobs:
                 if is_hash(sha256) and each.object_name == _name(sha256):
                     yield StoredBlob(sha256, each.size, each.last_modified)
 
-    async def delete(self, sha256: str) -> None:
-        """Remove a blob; one that is not there is no error."""
+    async def delete(self, sha256: str, *, before: datetime | None = None) -> bool:
+        """Remove a blob; one that is not there is no error.
+
+        Args:
+            before: when it was written last; a younger one stays, and the answer is False.
+        """
         name = object_name(sha256)
-        await self._requests.call(lambda: self._client.remove_object(self._bucket, name))
+        return await self._requests.call(lambda: self._deleted(name, before))
 
     async def link(self, sha256: str, *, expires_s: int, filename: str) -> str | None:
         """A URL by which anybody may get the blob for ``expires_s`` seconds, at most seven days.
@@ -195,6 +199,13 @@ class S3Blobs:
             and found.size == ref.size
             and datetime.now(UTC) - found.last_modified < YOUNG
         )
+
+    def _deleted(self, name: str, before: datetime | None) -> bool:
+        found = None if before is None else self._found(name)
+        if before is not None and found is not None and found.last_modified >= before:
+            return False
+        self._client.remove_object(self._bucket, name)
+        return True
 
     def _found(self, name: str) -> Any | None:
         try:

@@ -113,13 +113,13 @@ async def collect(
         )
     async with open_log(settings) as nc:
         kept = await mentioned(nc)
-    found = []
+    found, before = [], now - older_than
     async with open_blobs(settings) as blobs:
         async for blob in blobs.stored():
-            if blob.sha256 in kept or now - blob.modified_at < older_than:
+            if blob.sha256 in kept or blob.modified_at >= before:
                 continue
-            if delete:
-                await blobs.delete(blob.sha256)
+            if delete and not await blobs.delete(blob.sha256, before=before):
+                continue  # stored again since it was listed: its event may be on its way
             found.append(blob)
     return Collection(found, delete)
 

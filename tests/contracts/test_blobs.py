@@ -247,6 +247,15 @@ class BlobsContract:
         assert await put(blobs, HELLO) == ref
         assert await content(blobs, ref.sha256) == HELLO
 
+    async def test_only_an_older_blob_is_deleted_where_that_is_asked(self, blobs: Blobs) -> None:
+        ref, day = await put(blobs, HELLO), timedelta(days=1)
+
+        assert not await blobs.delete(ref.sha256, before=datetime.now(UTC) - day)
+        assert await content(blobs, ref.sha256) == HELLO
+        assert await blobs.delete(ref.sha256, before=datetime.now(UTC) + day)
+        assert await blobs.delete(ref.sha256, before=datetime.now(UTC) - day)
+        assert await blobs.size(ref.sha256) is None
+
     async def test_a_large_blob_takes_little_memory_to_write_and_to_fetch(
         self, blobs: Blobs, tmp_path: Path
     ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from nats.aio.client import Client
 from typer.testing import CliRunner
 
+from adapters.blob_files import StoredBlob
 from adapters.local_blobs import LocalBlobs, blob_path
 from domain.blobs import BlobRef
 from finetrail.blob_care import collect, copy_folder
@@ -153,6 +154,27 @@ async def test_only_old_blobs_that_nothing_mentions_are_collected(
     assert (deleted[0], deleted[1]["count"], deleted[1]["deleted"]) == (0, 1, True)
     assert everything - await installation.stored() == {old.sha256}
     assert young.sha256 in everything
+
+
+@pytest.mark.infra
+async def test_a_blob_that_is_stored_again_after_it_was_listed_is_kept(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await installation.record("Any", {})
+    again = await installation.blob(b"uploaded again in the meantime")
+    old = await installation.blob(b"old and forgotten")
+    listed = [blob async for blob in installation.blobs.stored()]
+
+    async def of_a_moment_ago(_self: LocalBlobs) -> AsyncIterator[StoredBlob]:
+        for blob in listed:
+            yield blob
+
+    monkeypatch.setattr(LocalBlobs, "stored", of_a_moment_ago)
+    await installation.blob(b"uploaded again in the meantime", days_old=0)
+    done = await collect(installation.settings, now=datetime.now(UTC), older_than=DAY, delete=True)
+
+    assert [blob.sha256 for blob in done.blobs] == [old.sha256]
+    assert await installation.blobs.size(again.sha256) == again.size
 
 
 async def test_a_folder_is_copied_into_the_store_of_the_settings(tmp_path: Path) -> None:

@@ -220,8 +220,9 @@ async def test_a_number_that_no_table_could_hold_is_refused(store: EventStore) -
     to = stream(111)
     most = ENROLLED.model_copy(update={"memory_bytes": 2**63 - 1})
 
+    more = ENROLLED.model_copy(update={"memory_bytes": 2**63})
+
     with pytest.raises(NotStorable, match="9223372036854775808"):
-        more = ENROLLED.model_copy(update={"memory_bytes": 2**63})
         await append(store, to, more, revision=0, command=1110)
     await append(store, to, most, revision=0, command=1111)
 

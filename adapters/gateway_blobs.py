@@ -33,7 +33,10 @@ from domain.blobs import BlobRef
 from domain.subjects import ticket_subject
 
 ASK_S: Final = 15.0  # the gateway may wait for its read model to follow the log
-TIMEOUT: Final = httpx.Timeout(60, connect=10)
+CONNECT_S: Final = 10.0
+SILENT_S: Final = 60.0
+SLOWEST: Final = 10_000_000  # bytes a second that a gateway hands on to the disk or the S3 server
+TIMEOUT: Final = httpx.Timeout(SILENT_S, connect=CONNECT_S)
 TRIES: Final = 5  # of one file, before whoever wants it hears of it
 PAUSE_S: Final = 0.5
 NOT_FOUND: Final = 404
@@ -138,6 +141,10 @@ class GatewayBlobs:
                     "Content-Type": "application/octet-stream",
                     "Content-Length": str(ref.size),
                 },
+                # It answers when it has stored all of it: given up before, it would be sent for ever.
+                timeout=httpx.Timeout(
+                    SILENT_S, connect=CONNECT_S, read=SILENT_S + ref.size / SLOWEST
+                ),
             )
         except httpx.HTTPError as error:
             raise GatewayAway(repr(error)) from error

@@ -4,9 +4,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nats.errors import NoRespondersError
 from typer.testing import CliRunner
 
 from finetrail.bootstrap import admin_connection, bootstrap, differences
@@ -14,7 +16,7 @@ from finetrail.cli import app
 from finetrail.cli.exits import Exit
 from finetrail.compatibility import check_log
 from finetrail.doctor import diagnose
-from finetrail.settings import Settings
+from finetrail.settings import NatsSettings, Settings
 from finetrail.stack.data_format import (
     FORMAT,
     Written,
@@ -188,6 +190,40 @@ async def test_an_older_log_is_brought_up_to_date_and_a_newer_one_left_alone(
 
         await _update(nc, {})
         await bootstrap(settings)
+
+
+class Recovering:
+    """A connection to a server that cannot tell of its streams at first."""
+
+    is_closed = False
+
+    def __init__(self, metadata: Mapping[str, str]) -> None:
+        busy = {"code": 503, "description": "JetStream system temporarily unavailable"}
+        self._answers = [None, {"error": busy}, {"config": {"metadata": dict(metadata)}}]
+
+    async def request(self, *_: object, **__: object) -> Any:
+        answer = self._answers.pop(0)
+        if answer is None:
+            raise NoRespondersError
+        return SimpleNamespace(data=json.dumps(answer).encode())
+
+    async def close(self) -> None:
+        pass
+
+
+async def test_a_log_that_cannot_be_asked_yet_is_not_taken_for_an_old_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def connect(*_: object, **__: object) -> Recovering:
+        return Recovering(stream_metadata() | {"finetrail-format": "2"})
+
+    monkeypatch.setattr("finetrail.compatibility.connect", connect)
+    monkeypatch.setattr("finetrail.compatibility.close", Recovering.close)
+    monkeypatch.setattr("finetrail.compatibility.RETRY_S", 0)
+    settings = Settings(nats=NatsSettings(url="nats://127.0.0.1:1"))
+
+    with pytest.raises(StackError, match="newer than this"):
+        await check_log(settings, "gateway")
 
 
 async def _config(nc: Any) -> dict[str, Any]:

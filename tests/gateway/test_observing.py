@@ -180,7 +180,7 @@ async def test_a_span_of_seconds_is_answered_with_a_step_of_a_minute(world: Worl
 
 
 async def test_the_step_that_a_refusal_names_is_accepted(world: World) -> None:
-    asked = {"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T01:00:30Z"}
+    asked: dict[str, Any] = {"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T01:00:30Z"}
     async with world.client("admin") as client:
         refused = await client.get(REQUESTS, params={**asked, "step": 60})
         (named,) = [int(word) for word in refused.json()["detail"].split() if word.isdecimal()]

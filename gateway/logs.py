@@ -1,5 +1,6 @@
 """A job's log lines: as pages of JSON, and as server-sent events."""
 
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -7,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 import msgspec
+from pydantic import ValidationError
 
 from domain.messages import StreamId
 from domain.telemetry import LEVELS, Level, LogEmitted, LogLine
@@ -17,6 +19,8 @@ from gateway.sse import Reading, encode
 
 PAGE: Final = 256
 ENDS: Final = {"JobSucceeded": "succeeded", "JobFailed": "failed", "JobCancelled": "cancelled"}
+
+_log = logging.getLogger(__name__)
 
 
 class LogItem(msgspec.Struct):
@@ -77,7 +81,12 @@ def parse_position(after: str | None) -> tuple[int, int]:
 
 
 def lines_of(message: FeedMessage) -> Sequence[LogLine]:
-    return LogEmitted.model_validate_json(message.data).lines
+    """None of a message that cannot be read: an agent may say anything of the work that it holds."""
+    try:
+        return LogEmitted.model_validate_json(message.data).lines
+    except ValidationError as problem:
+        _log.warning("telemetry %d is passed over: %s", message.sequence, problem)
+        return ()
 
 
 def _item(message: FeedMessage, line: LogLine) -> LogItem:

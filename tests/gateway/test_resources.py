@@ -1,6 +1,7 @@
 """What the routes answer when all is well, and how commands behave when things are slow or away."""
 
 import json
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ import pytest
 from domain.telemetry import LogLine
 from domain.work import Failed, PredictReply
 from gateway.health import MAX_LAG
+from gateway.logs import log_encoder
 from gateway.pages import decode_cursor, encode_cursor
 from gateway.problems import Problem
 from projections.metrics import StepRow
@@ -283,6 +285,23 @@ async def test_log_lines_are_chosen_by_level_and_position(world: World) -> None:
     assert page["items"][0]["text"] == "[17:43:05] [ERROR] ERROR"
     assert page["items"][0]["attempt"] == 2
     assert [line["level"] for line in later["items"]] == ["DEBUG", "WARNING"]
+
+
+@pytest.mark.parametrize("time", ["yesterday", "0001-01-01T00:00:00+14:00"])
+async def test_lines_that_cannot_be_read_hide_no_others(world: World, time: str) -> None:
+    job = await world.submitted()
+    job_id = UUID(job["id"])
+    world.feed.log(job_id, "strange")
+    said = world.feed.telemetry.pop()
+    strange = json.dumps({"lines": [{"time": time, "message": "strange"}]}).encode()
+    world.feed.telemetry.append(replace(said, data=strange))
+    world.feed.log(job_id, "true")
+
+    page = await get(world, f"/jobs/{job_id}/logs")
+    encoded = [log_encoder("DEBUG")(message) for message in world.feed.telemetry]
+
+    assert [item["message"] for item in page["items"]] == ["true"]
+    assert [b"true" in each for each in encoded] == [False, True]
 
 
 async def test_people_can_write_into_a_jobs_log(world: World) -> None:

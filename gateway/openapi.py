@@ -78,6 +78,18 @@ _MEANINGS: Final = {
 _PAGE_NAME: Final = re.compile(rb"Page_gateway\.\w+\.(\w+)_")  # a generic type's generated name
 _WRITES: Final = ("409", "413", "415")
 _ASKS: Final = ("413", "415", "429")
+# A token or a ticket is refused, where no key is asked for.
+_PUBLIC: Final = {
+    ("/api/v1/agents/join", "post"): ("403", "409", "413", "415"),
+    ("/api/v1/blobs/{ticket}", "put"): ("403", "404", "409", "413", "422"),
+    ("/schema/events/{type}/{file}", "get"): ("404",),
+}
+# Answers that are no JSON of ours, with what they are.
+_MEDIA_TYPES: Final = {
+    ("/asyncapi", "get"): "application/vnd.aai.asyncapi+json",
+    ("/schema/events/{type}/{file}", "get"): "application/schema+json",
+    ("/metrics", "get"): "text/plain",
+}
 _UPLOAD: Final = ("/api/v1/datasets", "post")
 _STREAMS: Final = (
     ("/api/v1/jobs/{job_id}/logs", "get"),
@@ -153,6 +165,9 @@ def _complete(path: str, method: str, operation: Json) -> None:
         page = next(one for one in content["application/json"]["schema"]["oneOf"] if one)
         content["application/json"]["schema"] = page
         content["text/event-stream"] = {"schema": {"type": "string"}}
+    if success and (media := _MEDIA_TYPES.get((path, method))):
+        schema = {"type": "string"} if media == "text/plain" else {"type": "object"}
+        responses[success]["content"] = {media: {"schema": schema}}
     if (path, method) == _UPLOAD:
         operation["requestBody"] = _upload_body()
     _add_examples(path, method, operation, responses.get(success or ""))
@@ -169,7 +184,7 @@ def _add_examples(path: str, method: str, operation: Json, success: Json | None)
 
 def _errors(path: str, method: str) -> list[str]:
     if ACCESS.get((method.upper(), path)) == "public":
-        return ["400", "500", "503"]
+        return ["400", "500", "503", *_PUBLIC.get((path, method), ())]
     codes = ["400", "401", "403", "500", "503"]
     if "{" in path or path.endswith(("/evaluations", "/jobs")):
         codes.append("404")

@@ -15,7 +15,7 @@ from domain.agents.commands import JoinAgent
 from domain.agents.events import AgentJoined, AgentRevoked
 from domain.messages import Command, Envelope, Event, StreamId
 from domain.wire import encode_event
-from finetrail.stack.fleet import joined_agents
+from finetrail.stack.fleet import is_user_key, joined_agents
 from finetrail.stack.nats_config import server_config
 from finetrail.stack.nats_server import find_server
 from tests.infra import nats_server
@@ -85,3 +85,12 @@ def accepted_by_the_server(agents: dict[str, str], folder: Path) -> bool:
     (folder / "nats.conf").write_text(json.dumps(config))
     command = [str(find_server()), "-t", "-c", str(folder / "nats.conf")]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_only_the_public_key_of_a_user_is_let_in() -> None:
+    good = key()
+    other = nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_ACCOUNT)))
+
+    assert is_user_key(good)
+    for bad in ("", "U" + "A" * 55, good[:-1], good.lower(), other.public_key.decode(), "U!"):
+        assert not is_user_key(bad), bad

@@ -163,7 +163,7 @@ async def test_a_second_stack_on_the_same_directory_is_refused(running: Embedded
 async def test_a_data_directory_that_is_a_file_is_refused(settings: Settings) -> None:
     settings.folder.write_text("")
 
-    with pytest.raises(StackError, match="File exists"):
+    with pytest.raises(StackError, match="Not a directory"):
         await EmbeddedStack(settings).start()
 
 

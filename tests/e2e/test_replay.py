@@ -94,15 +94,21 @@ def test_a_command_that_comes_again_a_day_later_changes_nothing(lived_in: Stack)
     issue = key_issue()
     assert [send(lived_in, c).status for c in (first, second, issue)] == ["recorded"] * 3
     revoke = RevokeKey(key_id=issue.command.key_id)  # type: ignore[attr-defined]
-    send(lived_in, envelope("access", access_id("default"), revoke))
+    last = send(lived_in, envelope("access", access_id("default"), revoke)).sequence
     lived_in.stop()
     lived_in.start()
-    events = len(lived_in.events())
+
+    def events() -> int:
+        """How many the log holds, once the timeline has reached what was sent before the stop."""
+        known = lived_in.events()
+        return len(known) if known[-1]["sequence"] >= last else 0
+
+    before = wait_for("the timeline", events)
 
     again = [send(lived_in, c, deduplicated=False) for c in (first, second, issue)]
 
     assert [outcome.status for outcome in again] == ["recorded"] * 3
-    assert len(lived_in.events()) == events
+    assert len(lived_in.events()) == before
     assert lived_in.get("/models/replayed")["active"]["number"] == 2
     assert issue.command.key_id not in str(lived_in.get("/keys")["items"])  # type: ignore[attr-defined]
 

@@ -120,8 +120,7 @@ class Agent:
                 for task in taking:
                     task.cancel()
                 await self._give_back()
-                for task in lasting:
-                    task.cancel()
+                await _end([*taking, *lasting])
         if self._refusal:
             raise AgentRefused(self._refusal)
 
@@ -279,6 +278,14 @@ def _span(
         "finetrail.method": assignment.spec.method,
     }
     return span(f"attempt {assignment.kind}", "consumer", attributes=about)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: `asyncio.wait_for` of Python 3.11 may lose a cancellation."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=1.0)
 
 
 async def _keep(held: _Held) -> None:

@@ -5,8 +5,6 @@ the log, so what it missed while it was away it does when it is back.
 """
 
 import asyncio
-import base64
-import binascii
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,10 +13,10 @@ from typing import Final
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nkeys import PREFIX_BYTE_USER, crc16
 
 from adapters.nats_feed import NatsFeed
 from domain.agents.events import AgentJoined, AgentRevoked
+from domain.agents.joining import user_key
 from domain.catalog import UnknownType
 from domain.errors import StoreUnavailable
 from domain.messages import Event
@@ -64,7 +62,7 @@ class Fleet:
 
     def _apply(self, event: Event) -> None:
         if isinstance(event, AgentJoined):
-            if not is_user_key(event.public_key):
+            if user_key(event.public_key) is None:
                 _log.error("agent %s has no key of a NATS user: it is not let in", event.agent_id)
                 return
             # A machine that asked again with another token. The server takes no key twice: it would
@@ -76,17 +74,6 @@ class Fleet:
         elif isinstance(event, AgentRevoked):
             self.joined.pop(str(event.agent_id), None)
             self.revoked.add(str(event.agent_id))
-
-
-def is_user_key(text: str) -> bool:
-    """Whether this is the public half of a user's NKey; the server starts with no other."""
-    try:
-        raw = base64.b32decode(text)
-    except binascii.Error:
-        return False
-    # One byte for the kind, 32 of the key, two of its checksum.
-    whole = len(raw) == 35 and raw[0] == PREFIX_BYTE_USER
-    return whole and crc16(raw[:33]).to_bytes(2, "little") == raw[33:]
 
 
 async def joined_agents(nc: Client) -> dict[str, str]:

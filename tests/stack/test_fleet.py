@@ -13,9 +13,10 @@ from nats.aio.client import Client
 
 from domain.agents.commands import JoinAgent
 from domain.agents.events import AgentJoined, AgentRevoked
+from domain.agents.joining import user_key
 from domain.messages import Command, Envelope, Event, StreamId
 from domain.wire import encode_event
-from finetrail.stack.fleet import is_user_key, joined_agents
+from finetrail.stack.fleet import joined_agents
 from finetrail.stack.nats_config import server_config
 from finetrail.stack.nats_server import find_server
 from tests.infra import nats_server
@@ -91,6 +92,6 @@ def test_only_the_public_key_of_a_user_is_let_in() -> None:
     good = key()
     other = nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_ACCOUNT)))
 
-    assert is_user_key(good)
+    assert user_key(good) is not None
     for bad in ("", "U" + "A" * 55, good[:-1], good.lower(), other.public_key.decode(), "U!"):
-        assert not is_user_key(bad), bad
+        assert user_key(bad) is None, bad

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from finetrail.cli import app
-from tests.docs.blocks import PAGES, ROOT, blocks
+from tests.docs.blocks import ROOT, blocks, pages
 
 LINKS = re.compile(r"\]\(([^)#\s]+)(?:#([^)\s]+))?\)")
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -19,7 +19,7 @@ SHELL = re.compile(r"&&|\|\|?|;|<|>|\$\(|\)|\n")
 
 def command_lines() -> list[tuple[str, list[str]]]:
     found = []
-    for page in PAGES:
+    for page in pages():
         for block in blocks(page):
             text = block.text.replace("\\\n", " ")
             lines = [part.strip() for part in SHELL.split(text)] if block.language == "sh" else []
@@ -48,7 +48,7 @@ def test_a_command_in_the_documentation_exists_with_its_options(
     assert given <= known, f"{place}: {command.name} knows no {given - known}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_the_commands_of_a_page_are_shell_as_they_stand(page: Path) -> None:
     for block in blocks(page):
         if block.language == "sh" and not block.skipped:

@@ -1,115 +1,115 @@
-"""Walks through the tutorial and the how-tos on a clean clone, and runs every command in them.
+"""Walks through the documentation on a clean clone, and runs every command in it.
 
     python -m tests.docs.walk [PAGE.md ...]
 
-Pages are run in the order of the README: first the tutorial, which sets everything up and starts a
-stack that the how-tos go on with. Every page is one shell, as a reader's terminal would be. The
-gateway's port must be free.
+The README comes first, then every page in its order: the tutorial, which starts a stack that the
+others go on with, the how-tos, the reference. Every page is one shell, as a reader's terminal would
+be. The gateway's port must be free. WALK_VENV names an environment to use in place of a set-up.
 """
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
-from tests.docs.blocks import PAGES, ROOT, Block, blocks
+from tests.docs.blocks import ROOT, Block, blocks, pages
+from tests.docs.script import END_S, script
 
 PORT = 8420  # the gateway's default, which the pages name
-READY_S = 300
-KEPT = ("PATH", "LANG", "PIP_INDEX_URL", "PIP_CONFIG_FILE", "TORCH_INDEX", "TMPDIR")
+KEPT = ("PATH", "LANG", "TORCH_INDEX", "TMPDIR", "SSL_CERT_FILE")
 
 
 def main() -> int:
-    pages = [Path(name).resolve() for name in sys.argv[1:]] or list(PAGES)
+    chosen = [Path(name).resolve() for name in sys.argv[1:]] or list(pages())
+    found = {page: list(blocks(page)) for page in chosen}  # a mistake in a comment shows at once
     if not _free(PORT):
         print(f"port {PORT} is in use: stop what listens there, and walk again")
         return 2
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="finetrail-docs-") as folder:
-        clone = Path(folder) / "finetrail"
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-        if reused := os.environ.get("WALK_VENV"):  # saves the set-up while a page is being written
-            (clone / ".venv").symlink_to(reused)
+        clone = _clone(Path(folder))
         try:
-            failed = [page for page in pages if not _walk(page, clone, Path(folder))]
+            failed = [page for page in chosen if not _walk(page, found[page], clone, Path(folder))]
         finally:
-            _end(Path(folder) / "running")
+            _end(Path(folder))
     for page in failed:
-        print(f"FAILED {page.name}")
+        print(f"FAILED {page.relative_to(ROOT)}")
+    print(_summary(found, failed, time.monotonic() - began))
     return 1 if failed else 0
 
 
-def _walk(page: Path, clone: Path, folder: Path) -> bool:
-    found = list(blocks(page))
-    skipped = [block for block in found if block.skipped]
-    for block in skipped:
-        print(f"skipped  {block.place}: {block.skipped}")
-    script = "\n".join(_commands(block, folder) for block in found if not block.skipped)
+def _clone(folder: Path) -> Path:
+    clone = folder / "finetrail"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    if reused := os.environ.get("WALK_VENV"):
+        (clone / ".venv").symlink_to(reused)
+        # Older than the environment, or make would install the clone into it.
+        for name in ("pyproject.toml", "constraints.txt"):
+            os.utime(clone / name, (0, 0))
+    return clone
+
+
+def _walk(page: Path, found: list[Block], clone: Path, folder: Path) -> bool:
+    for block in found:
+        if block.skipped:
+            print(f"skipped  {block.place}: {block.skipped}", flush=True)
     began = time.monotonic()
-    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     ran = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", _activated(clone) + script],
+        ["bash", "-euo", "pipefail", "-c", script(found, clone, folder)],
         cwd=clone,
-        env={**environment, "HOME": str(folder), "NO_COLOR": "1"},
+        env=_environment(folder),
         stdin=subprocess.DEVNULL,
         check=False,
     )
     word = "walked " if ran.returncode == 0 else "FAILED "
-    count = len(found) - len(skipped)
-    print(f"{word}  {page.name}: {count} blocks in {time.monotonic() - began:.0f} s", flush=True)
+    count = sum(block.commands for block in found if not block.skipped)
+    print(f"{word}  {page.name}: {count} commands in {time.monotonic() - began:.0f} s", flush=True)
     return ran.returncode == 0
 
 
-def _activated(clone: Path) -> str:
-    """What the tutorial has the reader do once: later pages find the environment active."""
-    return f"if [ -f {clone}/.venv/bin/activate ]; then . {clone}/.venv/bin/activate; fi\n"
+def _environment(home: Path) -> dict[str, str]:
+    """A new account on this machine, but with where this one's pip finds packages."""
+    kept = {name: text for name, text in os.environ.items() if name in KEPT or name[:4] == "PIP_"}
+    configured = Path.home() / ".config" / "pip" / "pip.conf"
+    if configured.exists():
+        kept.setdefault("PIP_CONFIG_FILE", str(configured))
+    return kept | {"HOME": str(home), "NO_COLOR": "1"}
 
 
-def _commands(block: Block, folder: Path) -> str:
-    said = f"echo {shlex.quote(f'--- {block.place}')}\n"
-    text = block.text
-    if block.language == "python":
-        text = f"python - <<'PYTHON'\n{block.text}PYTHON\n"
-    if block.fails:
-        return f"{said}if ( {text} ); then echo 'this was meant to fail'; exit 1; fi\n"
-    if block.until:
-        output = shlex.quote(str(folder / f"{block.page.stem}-{block.line}.log"))
-        wanted = shlex.quote(block.until)
-        return (
-            f"{said}setsid bash -euo pipefail -c {shlex.quote(text)} > {output} 2>&1 &\n"
-            f"echo $! >> {shlex.quote(str(folder / 'running'))}\n"
-            f"for _ in $(seq {READY_S}); do grep -q {wanted} {output} && break; sleep 1; done\n"
-            f"cat {output}; grep -q {wanted} {output}\n"
-        )
-    return f"{said}{text}"
+def _summary(found: dict[Path, list[Block]], failed: list[Path], seconds: float) -> str:
+    every = [block for page in found for block in found[page]]
+    run = sum(block.commands for block in every if not block.skipped)
+    reasons = Counter[str]()
+    for block in every:
+        if block.skipped:
+            reasons[block.skipped] += block.commands
+    skipped = "; ".join(f"{count} because {reason}" for reason, count in reasons.items())
+    return (
+        f"{len(found) - len(failed)} of {len(found)} pages walked in {seconds / 60:.1f} minutes: "
+        f"{run} commands run, {reasons.total()} skipped{f' ({skipped})' if skipped else ''}"
+    )
 
 
-def _end(running: Path) -> None:
-    """Stop what was started in the background as Ctrl-C would, the latest first."""
-    if not running.exists():
-        return
-    for line in reversed(running.read_text().split()):
-        group = int(line)
-        for sent in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(group, sent)
-            except ProcessLookupError:
+def _end(folder: Path) -> None:
+    """Stop what still runs in the terminals as Ctrl-C would, the latest first."""
+    running = folder / "running"
+    for line in reversed(running.read_text().splitlines() if running.exists() else []):
+        group = int(line.partition("\t")[0])
+        ended = folder / f"ended-{group}"
+        for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            if ended.exists():
                 break
-            deadline = time.monotonic() + 30
-            while time.monotonic() < deadline and _alive(group):
+            with suppress(ProcessLookupError):
+                os.killpg(group, sent)
+            deadline = time.monotonic() + END_S
+            while time.monotonic() < deadline and not ended.exists():
                 time.sleep(0.1)
-
-
-def _alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _free(port: int) -> bool:

@@ -104,7 +104,8 @@ def _alone(page: Path, line: int, told: str) -> Block:
 
 
 def _told(page: Path, line: int, language: Literal["sh", "python"], text: str, told: str) -> Block:
-    skipped, until, shows, fails = "", "", (), False
+    skipped, until, fails = "", "", False
+    shows: tuple[str, ...] = ()
     for each in told.split("; ") if told else ():
         if found := SKIP.fullmatch(each):
             skipped = found[1]

@@ -13,12 +13,12 @@ END_S = 60
 PRELUDE = f"""
 ready() {{ # LOG TEXT PROCESS
   for _ in $(seq {READY_S}); do
-    if grep -qF -- "$2" "$1" 2>/dev/null; then cat "$1"; return 0; fi
+    if grep -qF -- "$2" "$1" 2>/dev/null; then return 0; fi
     if ! kill -0 "$3" 2>/dev/null; then break; fi
     sleep 1
   done
-  cat "$1" || true
   if grep -qF -- "$2" "$1" 2>/dev/null; then return 0; fi
+  cat "$1" || true
   echo "it never said: $2"
   return 1
 }}

@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,7 @@ def page(text: str, folder: Path) -> list[Block]:
     file = folder / "page.md"
     file.write_text(text)
     # A page lies in the repository; this one's place is told in relation to it.
-    return [Block(**{**_fields(each), "page": ROOT / "page.md"}) for each in blocks(file)]
-
-
-def _fields(block: Block) -> dict[str, object]:
-    return {name: getattr(block, name) for name in Block.__slots__}
+    return [replace(each, page=ROOT / "page.md") for each in blocks(file)]
 
 
 def walked(text: str, folder: Path) -> tuple[int, str]:

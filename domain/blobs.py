@@ -1,10 +1,25 @@
 """Names of stored bytes: a blob is called by the SHA-256 of what it holds."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MAX_PATH_CHARS: Final = 500  # ZIP takes 65,535 bytes, file systems 255 a part
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def _below_a_folder(path: str) -> str:
+    """The path, if it leads nowhere else on any system that unpacks it.
+
+    Raises:
+        ValueError: It does.
+    """
+    parts = path.split("/")
+    plain = len(path) <= MAX_PATH_CHARS and path.isprintable() and not {"\\", ":"} & set(path)
+    if not plain or not all(part.strip(". ") for part in parts):
+        raise ValueError("a path below a folder, its parts parted by single slashes")
+    return path
 
 
 class BlobRef(BaseModel):
@@ -22,5 +37,5 @@ class FileEntry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    path: str
+    path: Annotated[str, AfterValidator(_below_a_folder)]
     blob: BlobRef

@@ -323,9 +323,9 @@ def require_kept(row: DatasetRow) -> DatasetRow:
 
 
 def file_name(row: DatasetRow) -> str:
-    """What a download of it is called: its name, with the ending of its format."""
-    ending = f".{row.format}"
-    return row.name if row.name.lower().endswith(ending) else row.name + ending
+    """What a download of it is called: its name, with the ending of its format, and no drive."""
+    ending, name = f".{row.format}", row.name.replace(":", "_")
+    return name if name.lower().endswith(ending) else name + ending
 
 
 async def preview(blobs: Blobs, row: DatasetRow, limit: int) -> list[RowPreview]:

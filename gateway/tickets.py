@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,7 @@ _BLOB: Final = "blob"
 _ARCHIVE: Final = "archive"
 
 T = TypeVar("T", bound="Ticket | ArchiveTicket")
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Ticket:
     """Leave to read or to bring one blob."""
 
     verb: Literal["GET", "PUT"]
-    sha256: str
+    sha256: Sha256
     expires_at: int  # unix seconds
     filename: str = ""  # what a download is called
     size: int | None = None  # PUT: exactly so many bytes

@@ -180,6 +180,15 @@ async def test_the_file_of_a_deleted_dataset_is_not_given_out(world: World) -> N
     assert (gone.status_code, gone.json()["code"]) == (404, "not_found")
 
 
+async def test_a_download_is_never_called_after_a_drive(world: World) -> None:
+    dataset = await world.uploaded(name="C:")
+    async with world.client() as client:
+        content = await client.get(f"/api/v1/datasets/{dataset['id']}/content")
+
+    assert dataset["name"] == "C:"
+    assert content.headers["content-disposition"].endswith("''C_.csv")
+
+
 async def test_a_blob_that_is_lost_is_said_before_a_byte_is_sent(world: World) -> None:
     dataset = await world.uploaded()
     blob_path(world.folder, dataset["sha256"]).unlink()

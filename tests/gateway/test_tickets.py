@@ -1,5 +1,6 @@
 """Signed links: good for what they say and as long as they say, and for nothing else."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -71,3 +72,13 @@ def test_a_ticket_for_an_archive_is_none_for_a_blob_and_the_other_way_round() ->
     assert code_of(archive) == "ticket_invalid"
     with pytest.raises(Problem, match="not one of ours"):
         TICKETS.read_archive(TICKETS.issue(TICKET), 0)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../../canary", "/etc/passwd", HASH.upper(), HASH + "\n", HASH[1:]]
+)
+def test_a_ticket_for_what_is_no_hash_opens_nothing(name: str) -> None:
+    with pytest.raises(Problem) as refused:
+        TICKETS.read(TICKETS.issue(replace(TICKET, sha256=name)), 0)
+
+    assert refused.value.code == "ticket_invalid"

@@ -26,6 +26,8 @@ KEPT = ("PATH", "LANG", "TORCH_INDEX", "TMPDIR", "SSL_CERT_FILE")
 
 
 def main() -> int:
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(wanted, _stop)
     chosen = [Path(name).resolve() for name in sys.argv[1:]] or list(pages())
     found = {page: list(blocks(page)) for page in chosen}  # a mistake in a comment shows at once
     if not _free(PORT):
@@ -44,6 +46,10 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def _stop(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
+
+
 def _clone(folder: Path) -> Path:
     clone = folder / "finetrail"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
@@ -60,17 +66,24 @@ def _walk(page: Path, found: list[Block], clone: Path, folder: Path) -> bool:
         if block.skipped:
             print(f"skipped  {block.place}: {block.skipped}", flush=True)
     began = time.monotonic()
-    ran = subprocess.run(
+    # A session of its own: were the walk ended, what the page runs has to end as well.
+    shell = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script(found, clone, folder)],
         cwd=clone,
         env=_environment(folder),
         stdin=subprocess.DEVNULL,
-        check=False,
+        start_new_session=True,
     )
-    word = "walked " if ran.returncode == 0 else "FAILED "
+    try:
+        status = shell.wait()
+    except BaseException:
+        os.killpg(shell.pid, signal.SIGINT)
+        shell.wait()
+        raise
+    word = "walked " if status == 0 else "FAILED "
     count = sum(block.commands for block in found if not block.skipped)
     print(f"{word}  {page.name}: {count} commands in {time.monotonic() - began:.0f} s", flush=True)
-    return ran.returncode == 0
+    return status == 0
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -44,7 +44,7 @@ test-fast: setup
 test-docs: setup
 	$(BIN)/python -m tests.docs.walk $(ARGS)
 
-# A hundred kills under load; about 25 minutes on two cores.
+# A hundred kills under load; about 15 minutes on two cores.
 test-crash: setup
 	$(BIN)/python -m tests.crash.matrix $(ARGS)
 

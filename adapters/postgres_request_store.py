@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+
+from domain.request_figures import RequestFigures
 
 TIMEOUT_S: Final = 5.0
 BUCKETS: Final = 15  # columns are not made at run time; the gateway's bounds are as many, less one
@@ -51,39 +52,6 @@ _AWAY: Final = (
 )
 
 
-class Figures(Protocol):
-    """A row, as it is given."""
-
-    @property
-    def time(self) -> datetime: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def route(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def slowest_s(self) -> float: ...
-    @property
-    def buckets(self) -> Sequence[int]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFigures:
-    time: datetime
-    method: str
-    route: str
-    status: str
-    count: int
-    seconds: float
-    slowest_s: float
-    buckets: Sequence[int]
-
-
 class PostgresRequestStore:
     """A connection for each call: there are four a minute, and none that could be stale.
 
@@ -93,7 +61,7 @@ class PostgresRequestStore:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
 
-    async def write(self, gateway: UUID, figures: Sequence[Figures]) -> None:
+    async def write(self, gateway: UUID, figures: Sequence[RequestFigures]) -> None:
         """Put these figures in the place of those that this gateway gave for the same minutes."""
         rows = [
             (
@@ -114,11 +82,11 @@ class PostgresRequestStore:
 
     async def read(
         self, since: datetime, until: datetime, step_s: int, route: str | None
-    ) -> Sequence[StoredFigures]:
+    ) -> Sequence[RequestFigures]:
         """Sums over all gateways, by steps that are counted from ``since``."""
         async with self._connection() as connection:
             found = await connection.fetch(_READ, since, until, timedelta(seconds=step_s), route)
-        return [StoredFigures(**dict(record)) for record in found]
+        return [RequestFigures(**dict(record)) for record in found]
 
     async def forget(self, before: datetime) -> None:
         async with self._connection() as connection:

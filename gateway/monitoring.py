@@ -12,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
-from gateway.ports import RequestFigures
+from domain.request_figures import RequestFigures
 from gateway.problems import Problem, invalid
 from gateway.request_statistics import MINUTE_S, RequestStatistics, quantile_s
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -18,6 +18,7 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from domain.request_figures import RequestFigures
 from gateway.metrics import BUCKETS_S
 from gateway.ports import RequestStore
 
@@ -45,20 +46,6 @@ class _Cell:
     slowest_s: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_S) + 1))
     written: int = 0  # the count that the database knows
-
-
-@dataclass(frozen=True, slots=True)
-class RequestMinute:
-    """A minute's requests to one route with one class of status."""
-
-    time: datetime
-    method: str
-    route: str
-    status: str
-    count: int
-    seconds: float  # all together
-    slowest_s: float
-    buckets: tuple[int, ...]  # how many took up to each of `BUCKETS_S`, and longer than all
 
 
 class RequestStatistics:
@@ -138,8 +125,8 @@ class RequestStatistics:
             _log.info("old request statistics are not deleted yet: %s", error)
 
 
-def _row(key: Key, cell: _Cell) -> RequestMinute:
-    return RequestMinute(
+def _row(key: Key, cell: _Cell) -> RequestFigures:
+    return RequestFigures(
         time=datetime.fromtimestamp(key.minute * MINUTE_S, UTC),
         method=key.method,
         route=key.route,
@@ -151,7 +138,7 @@ def _row(key: Key, cell: _Cell) -> RequestMinute:
     )
 
 
-def quantile_s(buckets: tuple[int, ...], slowest_s: float, q: float) -> float:
+def quantile_s(buckets: Sequence[int], slowest_s: float, q: float) -> float:
     """Below this lies the share ``q``, as far as buckets can tell: between two bounds it is a line."""
     wanted, seen = q * sum(buckets), 0
     for index, count in enumerate(buckets):

@@ -40,6 +40,7 @@ from domain.models.commands import ActivateModel, CreateModel, NumberVersion
 from domain.queues.commands import Enqueue, Withdraw
 from domain.queues.events import WorkAssigned, WorkKind, WorkWithdrawn
 from domain.queues.queue import queue_id
+from domain.request_figures import RequestFigures
 from domain.subjects import derived_id, telemetry_subject
 from domain.telemetry import LogEmitted, LogLine
 from domain.work import (
@@ -55,7 +56,7 @@ from domain.work import (
 from finetrail.blobs import BlobStore
 from gateway.api_keys import NewKey, new_key
 from gateway.app import Config, Gateway
-from gateway.ports import Log, RequestFigures
+from gateway.ports import Log
 from handlers.commands import CommandDesk
 from handlers.histories import Histories
 from handlers.validation import validate

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typing_extensions import override
 
 from adapters.postgres_request_store import PostgresRequestStore
+from domain.request_figures import RequestFigures
 from finetrail.core import run_core
 from finetrail.metrics import served
 from finetrail.owner import issue_key
@@ -26,7 +27,6 @@ from finetrail.projections import create_tables
 from finetrail.settings import Settings
 from finetrail.stack.supervisor import EmbeddedStack
 from finetrail.tracing import traced
-from gateway.request_statistics import RequestMinute
 from tests.infra import free_port
 from tests.stack.support import settings_in
 
@@ -180,11 +180,11 @@ async def event_headers(settings: Settings, sequence: int) -> dict[str, str]:
     return dict(message.headers or {})
 
 
-def minute(after: int, count: int, seconds: float, route: str = "/r") -> RequestMinute:
+def minute(after: int, count: int, seconds: float, route: str = "/r") -> RequestFigures:
     buckets = [0] * 15
     buckets[4] = count
     at = NOON + timedelta(minutes=after)
-    return RequestMinute(at, "GET", route, "2xx", count, seconds, seconds, tuple(buckets))
+    return RequestFigures(at, "GET", route, "2xx", count, seconds, seconds, tuple(buckets))
 
 
 async def test_requests_of_all_gateways_add_up_and_survive_them(servers: EmbeddedStack) -> None:

@@ -1,15 +1,17 @@
 """Connections to NATS that outlive the server: reconnect for ever, and say in the log what goes wrong."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 PENDING_BYTES: Final = 64 * 1024 * 1024  # holds what is said while the server restarts
+CANCEL_AGAIN_S: Final = 1.0
 RECONNECT_WAIT_S: Final = 0.25  # an embedded server is back within a second
 
 _log = logging.getLogger(__name__)
@@ -85,3 +87,13 @@ async def close(nc: Client) -> None:
     """Close, also while the server is away: what could not be sent is lost then."""
     with contextlib.suppress(NatsError, OSError):  # the client writes to the lost socket first
         await nc.close()
+
+
+async def end(*tasks: "asyncio.Task[Any]") -> None:
+    """Cancel until they have ended: nats-py loses a cancellation that comes with an answer."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)

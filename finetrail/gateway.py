@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from adapters.claimed_telemetry import ClaimedFeed
 from adapters.nats_command_bus import NatsCommandBus
-from adapters.nats_connection import close, connect
+from adapters.nats_connection import close, connect, end
 from adapters.nats_fleet import NatsFleet
 from adapters.nats_inference import NatsInference
 from adapters.postgres_request_store import PostgresRequestStore
@@ -77,7 +77,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 ),
                 on_stopping=gateway.drain,
             )
-            following.cancel()
+            await end(following)
             await gateway.statistics.close()
 
 

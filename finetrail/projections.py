@@ -10,7 +10,7 @@ from nats.aio.client import Client
 
 from adapters.claimed_telemetry import ClaimedSource
 from adapters.jetstream_feed_log import JetStreamFeedLog
-from adapters.nats_connection import close, connect
+from adapters.nats_connection import close, connect, end
 from adapters.nats_event_source import NatsEventSource
 from finetrail import metrics
 from finetrail.settings import Settings
@@ -23,7 +23,6 @@ from projections.run import connect as connect_postgres
 from projections.schema import ensure_tables
 
 BUG_S: Final = 30.0  # a bug that comes again every time is said often enough
-CANCEL_AGAIN_S: Final = 1.0
 RETRY_S: Final = 1.0  # Postgres may start later than we do
 
 # Every event makes a dozen objects that live for one batch. By default the collector looks for
@@ -56,16 +55,6 @@ async def run_projections(settings: Settings, stop: asyncio.Event) -> None:
             await stop.wait()  # both projections have stopped and said why; the rest goes on
     finally:
         await end(working, stopping)
-
-
-async def end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel until they have ended: nats-py loses a cancellation that comes with an answer."""
-    left = set(tasks)
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN_S)
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def collect_seldom() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from adapters.nats_connection import end
 from finetrail.compatibility import check_log
 from finetrail.logs import log_to_stderr
 from finetrail.metrics import served
@@ -44,9 +45,7 @@ async def _may_serve(name: str, settings: Settings, stop: asyncio.Event) -> bool
             checking.result()
         return not stop.is_set()
     finally:
-        for task in (checking, stopping):
-            task.cancel()
-        await asyncio.gather(checking, stopping, return_exceptions=True)
+        await end(checking, stopping)
 
 
 async def show_first_key(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from typing import Self
 
 import httpx
 
+from adapters.nats_connection import end
 from finetrail import bootstrap
 from finetrail.settings import Settings, as_environment
 from finetrail.stack import (
@@ -223,7 +224,7 @@ class EmbeddedStack:
                     process.reload()
 
         keeping = asyncio.create_task(fleet.keep(settings, admit), name="fleet")
-        cleanup.push_async_callback(_cancelled, keeping)
+        cleanup.push_async_callback(end, keeping)
 
     async def _start_postgres(
         self, cleanup: AsyncExitStack, known: Secrets, bare: Mapping[str, str], port: int
@@ -378,11 +379,6 @@ async def _is_ready(client: httpx.AsyncClient, url: str) -> bool:
         return (await client.get(url)).is_success
     except httpx.TransportError:
         return False
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _at_once() -> bool:

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from nats.aio.client import Client
 
 from adapters.jetstream_feed_log import JetStreamFeedLog
+from adapters.nats_connection import end
 from adapters.nats_event_source import NatsEventSource
 from domain.feed import FedEvent
-from finetrail.projections import end
 from projections.feed import Feeder
 from tests.projections.histories import Stored
 

@@ -164,6 +164,11 @@ async def chunks_of(
             yield chunk
 
 
+async def ref_of(path: Path) -> BlobRef:
+    """Read a file to name what it holds."""
+    return await asyncio.to_thread(_ref_of, path)
+
+
 def open_to_read(path: Path) -> BinaryIO:
     # No symbolic link: a child process that was fed bad data must not choose what is stored.
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
@@ -194,6 +199,16 @@ def space(place: Path | str) -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise NoSpace(place) from error
         raise
+
+
+def _ref_of(path: Path) -> BlobRef:
+    digest, crc32, size = hashlib.sha256(), 0, 0
+    with open_to_read(path) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            crc32 = zlib.crc32(chunk, crc32)
+            size += len(chunk)
+    return BlobRef(sha256=digest.hexdigest(), size=size, crc32=crc32)
 
 
 def _create(path: Path) -> BinaryIO:

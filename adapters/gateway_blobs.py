@@ -5,9 +5,7 @@ A ticket is asked for anew whenever a connection broke; what had come by then is
 
 import asyncio
 import errno
-import hashlib
 import logging
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +25,7 @@ from adapters.blob_files import (
     NoSpace,
     chunks_of,
     open_to_read,
+    ref_of,
 )
 from domain.blob_tickets import TicketAnswer, TicketQuestion
 from domain.blobs import BlobRef
@@ -85,7 +84,7 @@ class GatewayBlobs:
             BlobRefused: No attempt is held.
             OSError: The gateway is away, its disk is full, or the file was changed meanwhile.
         """
-        ref = await _ref_of(path)
+        ref = await ref_of(path)
         for attempt in range(1, TRIES + 1):
             try:
                 answer = await self._ask(TicketQuestion(verb="PUT", blob=ref))
@@ -181,12 +180,3 @@ async def _pause(attempt: int, name: str, away: GatewayAway) -> None:
         raise away
     _log.info("%s is asked for again: %s", name, away)
     await asyncio.sleep(PAUSE_S * attempt)
-
-
-async def _ref_of(path: Path) -> BlobRef:
-    digest, crc32, size = hashlib.sha256(), 0, 0
-    async for chunk in chunks_of(open_to_read(path)):
-        await asyncio.to_thread(digest.update, chunk)
-        crc32 = zlib.crc32(chunk, crc32)
-        size += len(chunk)
-    return BlobRef(sha256=digest.hexdigest(), size=size, crc32=crc32)

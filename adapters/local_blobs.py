@@ -175,12 +175,10 @@ def _blobs_on(shelf: Path) -> list[StoredBlob]:
 
 
 def _deleted(path: Path, before: datetime | None) -> bool:
-    try:
+    with suppress(FileNotFoundError):
         if before is not None and path.lstat().st_mtime >= before.timestamp():
             return False
         path.unlink()
-    except FileNotFoundError:
-        return True
     return True
 
 

@@ -7,7 +7,6 @@ then sent part by part, and shows only when the server has put all of them toget
 import asyncio
 import hashlib
 import threading
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -29,6 +28,7 @@ from adapters.blob_files import (
     is_hash,
     open_to_read,
     private_folder,
+    ref_of,
     remove_leftovers,
 )
 from adapters.s3_requests import PREFIX, Body, S3Access, S3Requests
@@ -80,7 +80,7 @@ class S3Blobs:
         return S3BlobWriter(private_folder(self._aside) / uuid4().hex, self._put)
 
     async def put_file(self, path: Path) -> BlobRef:
-        return await self._put(path, None)
+        return await self._put(path, await ref_of(path))
 
     async def read(
         self, sha256: str, offset: int = 0, length: int | None = None
@@ -157,20 +157,19 @@ class S3Blobs:
         )
         return url
 
-    async def _put(self, path: Path, ref: BlobRef | None) -> BlobRef:
-        """Store a file; ``ref`` is what it holds, where that is known already."""
+    async def _put(self, path: Path, ref: BlobRef) -> BlobRef:
         given_up = threading.Event()
         async with self._uploads:
             try:
-                return await self._requests.call(lambda: self._upload(path, ref, given_up))
+                await self._requests.call(lambda: self._upload(path, ref, given_up))
             finally:
                 given_up.set()
+        return ref
 
-    def _upload(self, path: Path, ref: BlobRef | None, given_up: threading.Event) -> BlobRef:
+    def _upload(self, path: Path, ref: BlobRef, given_up: threading.Event) -> None:
+        if self._is_young(ref):
+            return
         with open_to_read(path) as file:
-            ref = ref or _hashed(file, given_up)
-            if self._is_young(ref):
-                return ref
             try:
                 self._send(file, ref, given_up)
             except S3Error as error:
@@ -178,7 +177,6 @@ class S3Blobs:
                     raise
                 self._requests.ensure_bucket()
                 self._send(file, ref, given_up)
-        return ref
 
     def _send(self, file: BinaryIO, ref: BlobRef, given_up: threading.Event) -> None:
         file.seek(0)
@@ -268,16 +266,6 @@ def part_size(size: int) -> int:
 
 def _name(sha256: str) -> str:
     return f"{PREFIX}{sha256[:2]}/{sha256[2:4]}/{sha256}"
-
-
-def _hashed(file: BinaryIO, given_up: threading.Event) -> BlobRef:
-    digest, crc32, size = hashlib.sha256(), 0, 0
-    while chunk := file.read(CHUNK):
-        _go_on(given_up)
-        digest.update(chunk)
-        crc32 = zlib.crc32(chunk, crc32)
-        size += len(chunk)
-    return BlobRef(sha256=digest.hexdigest(), size=size, crc32=crc32)
 
 
 def _go_on(given_up: threading.Event) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 from domain.blobs import BlobRef
 from domain.inference import GenerateReply, GenerateRequest
 from domain.messages import Command, Envelope, Outcome
+from domain.request_figures import RequestFigures
 from domain.telemetry import LogEmitted
 from domain.work import PredictReply, PredictRequest
 
@@ -78,6 +79,11 @@ class Feed(Protocol):
 
 
 class BlobWriter(Protocol):
+    @property
+    def ref(self) -> BlobRef:
+        """Names the bytes written so far."""
+        ...
+
     async def __aenter__(self) -> Self: ...
     async def __aexit__(
         self,
@@ -127,27 +133,6 @@ class Inference(Protocol):
         before it frees the agent at once.
         """
         ...
-
-
-class RequestFigures(Protocol):
-    """Requests to one route with one class of status, in a minute or a longer step."""
-
-    @property
-    def time(self) -> datetime: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def route(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def slowest_s(self) -> float: ...
-    @property
-    def buckets(self) -> Sequence[int]: ...
 
 
 class RequestStore(Protocol):

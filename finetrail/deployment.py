@@ -5,8 +5,6 @@ import re
 import secrets
 from typing import Any, Final, get_args
 
-from nats.aio.client import Client
-
 from domain.subjects import derived_id
 from finetrail import bootstrap
 from finetrail.settings import PREFIX, NatsRole, Settings
@@ -61,17 +59,8 @@ async def make_streams(settings: Settings) -> None:
     """
     await bootstrap.bootstrap(settings)
     async with bootstrap.admin_connection(settings) as nc:
-        await _make_consumers_of_joined(nc, settings)
-
-
-async def _make_consumers_of_joined(nc: Client, settings: Settings) -> None:
-    agents = [settings.agent_id, *await joined_agents(nc)]
-    await bootstrap.bootstrap_streams(
-        nc,
-        agents,
-        replicas=settings.nats.replicas,
-        events_max_bytes=settings.nats.events_max_bytes,
-    )
+        for agent_id in await joined_agents(nc):
+            await bootstrap.ensure_agent(nc, agent_id)
 
 
 def _secret() -> str:

@@ -26,7 +26,9 @@ _keys: Final = TypeAdapter(dict[str, str])
 def write_config(paths: StackPaths, known: Secrets, agent_id: str, host: str, port: int) -> None:
     """Write it with the agents that have joined by now; a running server reads it at SIGHUP."""
     # The server's configuration language contains JSON.
-    config = _config(paths, known, agent_id, f"{host}:{port}", read_joined(paths))
+    config = server_config(
+        known.nats.of_role, agent_id, f"{host}:{port}", str(paths.nats), read_joined(paths)
+    )
     write_private(paths.nats_config, json.dumps(config, indent=2))
 
 
@@ -51,12 +53,6 @@ def take_over_store(store: Path) -> None:
     before, now = store / "jetstream" / "$G", store / "jetstream" / CORE
     if before.is_dir() and not now.exists():
         before.rename(now)
-
-
-def _config(
-    paths: StackPaths, known: Secrets, agent_id: str, listen: str, joined: Mapping[str, str]
-) -> dict[str, Any]:
-    return server_config(known.nats.of_role, agent_id, listen, str(paths.nats), joined)
 
 
 def server_config(

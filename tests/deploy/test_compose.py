@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from finetrail import deployment
 from finetrail.cli import app
 from finetrail.settings import PREFIX, NatsRole, Settings
-from finetrail.stack.nats_config import _config
-from finetrail.stack.state import Secrets, StackPaths
+from finetrail.stack.nats_config import server_config
+from finetrail.stack.state import Secrets
 from tests.deploy.compose import (
     FILE,
     OURS,
@@ -206,7 +206,9 @@ def test_the_nats_configuration_is_the_one_that_is_printed() -> None:
 
 
 def test_the_embedded_server_and_the_one_in_a_container_allow_the_same(tmp_path: Path) -> None:
-    embedded = _config(StackPaths(tmp_path), Secrets(), deployment.COMPOSE_AGENT, "127.0.0.1:1", {})
+    embedded = server_config(
+        Secrets().nats.of_role, deployment.COMPOSE_AGENT, "127.0.0.1:1", str(tmp_path), {}
+    )
     container = json.loads(re.sub(r": (\$[A-Z_]+)", r': "\1"', NATS_CONF.read_text()))
 
     assert container["jetstream"]["sync_interval"] == "always"

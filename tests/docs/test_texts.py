@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from finetrail.client import Client
 from finetrail.settings import Settings
 from tests.docs.blocks import ROOT
 
@@ -94,3 +95,11 @@ def test_the_reference_has_no_setting_that_there_is_not() -> None:
 
     other = {"FINETRAIL_CONFIG", "FINETRAIL_URL", "FINETRAIL_API_KEY"}
     assert named - other == {name for name, _ in settings(Settings)}
+
+
+def test_the_reference_has_every_call_of_the_python_client() -> None:
+    page = (ROOT / "docs" / "reference" / "python-client.md").read_text(encoding="utf-8")
+    calls = {name for name in dir(Client) if not name.startswith("_")} - {"close", "url"}
+
+    assert {call for call in calls if f"`{call}(" not in page} == set()
+    assert len(calls) > 30

@@ -48,6 +48,7 @@ from gateway.problems import Problem, as_response
 from gateway.request_statistics import RequestStatistics
 from gateway.schema_routes import PublishedController
 from gateway.sse import EventStreams
+from gateway.strict_json import StrictRequest
 from gateway.tickets import Tickets, ticket_key
 from projections.queries import Queries
 
@@ -197,6 +198,7 @@ def _litestar(
         },
         middleware=middleware,
         guards=[json_only],
+        request_class=StrictRequest,
         exception_handlers={Exception: _as_error},
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=described,

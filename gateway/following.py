@@ -9,6 +9,7 @@ from litestar.response.base import ASGIResponse
 from typing_extensions import override
 
 from gateway.authentication import Keys, Principal
+from gateway.pages import MAX_SEQUENCE
 from gateway.problems import invalid
 from gateway.sse import STREAM_HEADERS, EventStreams, Reading
 
@@ -53,6 +54,7 @@ def position_of(last_event_id: str | None, after: str | None) -> int:
     """Where a stream goes on: a reconnecting client's header wins over its first question."""
     told, field = (last_event_id, "Last-Event-ID") if last_event_id else (after, "after")
     text = (told or "0").strip()
-    if not text.isdecimal() or len(text) > 18:
+    # Longer texts than those of the largest sequence are none; int() refuses thousands of digits.
+    if not (text.isdecimal() and len(text) <= len(str(MAX_SEQUENCE)) and int(text) <= MAX_SEQUENCE):
         raise invalid(field, "the sequence of a message", "header" if last_event_id else "query")
     return int(text)

@@ -43,6 +43,17 @@ _PROBLEM: Final[Json] = {
     },
     "additionalProperties": True,
 }
+# Of each event, as a reader of streams gives it out.
+_STREAM_EVENT: Final[Json] = {
+    "type": "object",
+    "description": "One event of the stream.",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "description": "Its position: what `Last-Event-ID` may name."},
+        "event": {"type": "string"},
+        "data": {"type": "string", "description": "JSON, or `[DONE]` where OpenAI's streams end."},
+    },
+}
 _OPENAI_ERROR: Final[Json] = {
     "type": "object",
     "description": "An error as OpenAI's clients know it.",
@@ -74,6 +85,7 @@ _MEANINGS: Final = {
     "429": "The model is busy; `Retry-After` says when to ask again.",
     "500": "Our mistake; the log of the gateway has it under the id in `instance`.",
     "503": "Something that is needed is away; `Retry-After` says when to ask again.",
+    "507": "There is no space to store it; nothing of it is kept.",
 }
 _PAGE_NAME: Final = re.compile(rb"Page_gateway\.\w+\.(\w+)_")  # a generic type's generated name
 _WRITES: Final = ("409", "413", "415")
@@ -81,7 +93,7 @@ _ASKS: Final = ("413", "415", "429")
 # A token or a ticket is refused, where no key is asked for.
 _PUBLIC: Final = {
     ("/api/v1/agents/join", "post"): ("403", "409", "413", "415"),
-    ("/api/v1/blobs/{ticket}", "put"): ("403", "404", "409", "413", "422"),
+    ("/api/v1/blobs/{ticket}", "put"): ("403", "404", "409", "413", "422", "507"),
     ("/schema/events/{type}/{file}", "get"): ("404",),
 }
 # Answers that are no JSON of ours, with what they are.
@@ -164,7 +176,7 @@ def _complete(path: str, method: str, operation: Json) -> None:
         content: Json = responses[success]["content"]
         page = next(one for one in content["application/json"]["schema"]["oneOf"] if one)
         content["application/json"]["schema"] = page
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _STREAM_EVENT}
     if success and (media := _MEDIA_TYPES.get((path, method))):
         schema = {"type": "string"} if media == "text/plain" else {"type": "object"}
         responses[success]["content"] = {media: {"schema": schema}}
@@ -193,7 +205,7 @@ def _errors(path: str, method: str) -> list[str]:
     if method in {"post", "delete"} or path.endswith("/download"):
         codes += _WRITES
     if (path, method) == _UPLOAD:
-        codes.append("422")
+        codes += ["422", "507"]
     return sorted(codes)
 
 

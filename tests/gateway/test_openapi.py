@@ -51,6 +51,15 @@ async def test_answers_that_may_be_streams_are_described_as_both(world: World) -
 
     assert set(content) == {"application/json", "text/event-stream"}
     assert content["application/json"]["schema"]["$ref"].endswith("/ChatCompletion")
+    event = content["text/event-stream"]["schema"]
+    assert (event["required"], set(event["properties"])) == (["data"], {"id", "event", "data"})
+
+
+async def test_routes_that_store_files_say_that_the_disk_may_be_full(world: World) -> None:
+    paths = (await described(world))["paths"]
+
+    assert "507" in paths["/api/v1/datasets"]["post"]["responses"]
+    assert "507" in paths["/api/v1/blobs/{ticket}"]["put"]["responses"]
 
 
 async def test_no_page_is_served_that_would_load_scripts(world: World) -> None:

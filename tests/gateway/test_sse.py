@@ -15,6 +15,7 @@ from domain.models.commands import CreateModel
 from domain.telemetry import LogLine
 from gateway import hub as hub_module
 from gateway.events import Filter, event_reading
+from gateway.following import position_of
 from gateway.hub import MAILBOX_FRAMES
 from gateway.logs import human, log_reading, parse_position
 from gateway.problems import Problem
@@ -375,6 +376,17 @@ async def test_events_are_replayed_followed_and_chosen(world: World) -> None:
 )
 def test_a_position_may_lie_within_a_message(after: str | None, position: tuple[int, int]) -> None:
     assert parse_position(after) == position
+
+
+@pytest.mark.parametrize("after", ["0", "7", str(2**63 - 1)])
+def test_a_stream_goes_on_behind_every_sequence_that_there_may_be(after: str) -> None:
+    assert position_of(after, None) == position_of(None, after) == int(after)
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1.1", str(2**63), "9" * 5000])
+def test_a_stream_goes_on_behind_nothing_else(after: str) -> None:
+    with pytest.raises(Problem):
+        position_of(after, None)
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "1.x", ".5", "1e9", "9" * 30])

@@ -96,7 +96,7 @@ async def replay(settings: Settings, projection: Projection[Any], last: int) -> 
         name="bench",
         inbox_prefix=login.inbox_prefix,
     )
-    runner = Runner(projection, NatsEventSource(nc, "EVENTS", "events.>"), settings.postgres_dsn)
+    runner = Runner(projection, NatsEventSource(nc, "EVENTS"), settings.postgres_dsn)
     start = time.perf_counter()
     working = asyncio.create_task(runner.run())
     while runner.state.sequence < last and not working.done():  # noqa: ASYNC110 - it only looks

@@ -73,7 +73,7 @@ async def _project(settings: Settings) -> None:
         inbox_prefix=login.inbox_prefix,
     )
     try:
-        feeder = Feeder(NatsEventSource(nc, "EVENTS", "events.>"), JetStreamFeedLog(nc))
+        feeder = Feeder(NatsEventSource(nc, "EVENTS"), JetStreamFeedLog(nc))
         await asyncio.gather(_run(feeder), _project_views(nc, dsn))
     finally:
         await close(nc)
@@ -82,7 +82,7 @@ async def _project(settings: Settings) -> None:
 async def _project_views(nc: Client, dsn: str) -> None:
     await _create_tables_when_there(dsn)
     runners: Sequence[Runner[Any]] = (
-        Runner(registry, NatsEventSource(nc, "EVENTS", "events.>"), dsn),
+        Runner(registry, NatsEventSource(nc, "EVENTS"), dsn),
         Runner(step_metrics, ClaimedSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
     )
     await asyncio.gather(*map(_run, runners))

@@ -33,7 +33,7 @@ class LosesAnswers(JetStreamFeedLog):
 
 
 def feeder(nc: Client, log: JetStreamFeedLog | None = None) -> Feeder:
-    return Feeder(NatsEventSource(nc, "EVENTS", "events.>"), log or JetStreamFeedLog(nc))
+    return Feeder(NatsEventSource(nc, "EVENTS"), log or JetStreamFeedLog(nc))
 
 
 @asynccontextmanager

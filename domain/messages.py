@@ -83,6 +83,9 @@ class Recorded(Generic[E_co]):
     causation_id: UUID  # the command's id
     event: E_co
     traceparent: str = ""  # W3C; of the span in which it was decided
+    payload: bytes = (
+        b""  # the event's JSON as it was written; empty where its shape has changed since
+    )
 
 
 @dataclass(frozen=True, slots=True)

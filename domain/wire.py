@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -18,6 +19,7 @@ Headers = dict[str, str]
 SPEAKING_FOR_OTHERS = frozenset({GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE})
 # Streams that are under way at once; each comes many times.
 REMEMBERED: Final = 4096
+_RECORDED: Final = itemgetter("ce-type", "ce-time", "ce-id", "ce-correlationid", "ce-causationid")
 
 
 def encode_command(envelope: Envelope[Command]) -> tuple[Headers, bytes]:
@@ -87,22 +89,27 @@ def decode_recorded(
         UnknownType: A newer writer's event.
         ValueError: The record is damaged.
     """
-    event = decode_event(
-        _required(headers, "ce-type"), int(headers.get("ce-schemaversion", "1")), data
-    )
-    names = ("ce-id", "ce-correlationid", "ce-causationid")
-    id_, correlation_id, causation_id = _uuids([_required(headers, name) for name in names])
+    try:
+        type_, time, *ids = _RECORDED(headers)
+    except KeyError as missing:
+        raise ValueError(f"header {missing.args[0]} is missing") from None
+    if not type_:
+        raise ValueError("header ce-type is empty")
+    version = int(headers.get("ce-schemaversion", "1"))
+    event = decode_event(type_, version, data)
+    id_, correlation_id, causation_id = _uuids(ids)
     return Recorded(
         id=id_,
         stream=_stream(subject),
         sequence=sequence,
-        recorded_at=_time(_required(headers, "ce-time")),
+        recorded_at=_time(time),
         actor=unquote(headers.get("ce-actor", "")),
         source=headers.get("ce-source", "").rpartition("/")[2],
         correlation_id=correlation_id,
         causation_id=causation_id,
         event=event,
         traceparent=headers.get(HEADER, ""),
+        payload=data if version == event.schema_version else b"",
     )
 
 

@@ -62,8 +62,15 @@ def project(_: TimelineEntry | None, recorded: Recorded[Event]) -> TimelineEntry
         correlation_id=recorded.correlation_id,
         causation_id=recorded.causation_id,
         time=recorded.recorded_at,
-        data=Json(event.model_dump_json(exclude=_hidden(type(event)))),
+        data=Json(_json(recorded)),
     )
+
+
+def _json(recorded: Recorded[Event]) -> str:
+    hidden = _hidden(type(recorded.event))
+    if recorded.payload and not hidden:
+        return recorded.payload.decode()
+    return recorded.event.model_dump_json(exclude=hidden)
 
 
 def told(recorded: Recorded[Event]) -> TimelineRow:

@@ -1,9 +1,11 @@
 """Bodies of JSON as the description says they are: ``"60"`` is no number, and ``0`` is not false.
 
 The framework reads bodies as it reads the query, where everything is a text. What only such a
-reading would take is refused here; what nobody would take it refuses itself, in its own words.
+reading would take is refused here, and a name that stands twice, of which one value would be lost
+without a word. What nobody would take the framework refuses itself, in its own words.
 """
 
+import json
 import re
 from typing import Any, Final
 
@@ -12,6 +14,8 @@ from litestar import Request
 from litestar.exceptions import ValidationException
 from pydantic import BaseModel, ValidationError
 from typing_extensions import override
+
+from gateway.problems import Problem
 
 EXACT: Final = 2**53  # whole numbers below it are the same as floats
 _PLACE: Final = re.compile(r"(.*) - at `\$\.?(.*)`\Z", re.DOTALL)
@@ -25,8 +29,36 @@ class StrictRequest(Request[Any, Any, Any]):
         value = await super().json()
         field = self.route_handler.parsed_data_field
         if field is not None:
+            require_single_names(await self.body())
             require_types(value, field.annotation, await self.body())
         return value
+
+
+class _Twice(ValueError):
+    """A name that an object holds twice."""
+
+
+def require_single_names(body: bytes) -> None:
+    """Refuse an object that says two things of one name: readers differ in which of them they take.
+
+    Raises:
+        ValidationException: There is one; the name is named.
+    """
+    try:
+        json.loads(body, object_pairs_hook=_single)
+    except _Twice as twice:
+        wrong = {"message": "it stands there twice", "key": str(twice), "source": "body"}
+        raise ValidationException(extra=[wrong]) from None
+    except RecursionError:
+        raise Problem("bad_request", "The request body is nested too deeply.") from None
+
+
+def _single(pairs: list[tuple[str, Any]]) -> None:
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            raise _Twice(name)
+        names.add(name)
 
 
 def require_types(value: Any, type_: Any, body: bytes) -> None:

@@ -106,7 +106,7 @@ class Found:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--examples", type=int, default=60, help="of each route, for each role")
+    parser.add_argument("--examples", type=int, default=50, help="of each route, for each role")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--roles", default=",".join(ROLES))
     asked = parser.parse_args()

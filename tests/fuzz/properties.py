@@ -168,12 +168,21 @@ def no_body_breaks_anything(target: Target) -> None:
         assert answer.status in {404, 415}, (route, media_type, answer)
 
     @target.whatever(st.data(), st.sampled_from(routes))
+    def ask_with_a_name_twice(data: st.DataObject, route: tuple[str, str]) -> None:
+        body = hostile.bodies()[route]
+        name = data.draw(st.sampled_from(sorted(body)))
+        twice = json.dumps({name: body[name]})[:-1] + ", " + json.dumps(body)[1:]
+        answer = target.ask(route[1].upper(), address_of(route[0]), twice.encode(), JSON)
+        assert answer.status == 400, (route, twice, answer)
+
+    @target.whatever(st.data(), st.sampled_from(routes))
     def ask_with_one_value_wrong(data: st.DataObject, route: tuple[str, str]) -> None:
         body = data.draw(hostile.twisted(hostile.bodies()[route]))
         target.ask(route[1].upper(), address_of(route[0]), body, JSON)
 
     ask_with_no_body()
     ask_in_another_form()
+    ask_with_a_name_twice()
     ask_with_one_value_wrong()
 
 

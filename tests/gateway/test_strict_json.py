@@ -6,6 +6,8 @@ import pytest
 
 from tests.gateway.world import World
 
+JSON = "application/json"
+
 
 @pytest.mark.parametrize(
     ("body", "field"),
@@ -69,3 +71,32 @@ async def test_only_true_and_false_are_truths(world: World, stream: Any) -> None
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "stream"
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"minutes": 5, "minutes": 5}', "minutes"),
+        (b'{"minutes": 5, "m\\u0069nutes": 6}', "minutes"),
+        (b'{"minutes": {"a": 1, "a": 2}}', "a"),
+    ],
+)
+async def test_a_name_that_stands_twice_is_refused(world: World, body: bytes, name: str) -> None:
+    dataset = await world.uploaded()
+    async with world.client("viewer") as client:
+        url, headers = f"/api/v1/datasets/{dataset['id']}/links", {"Content-Type": JSON}
+        answer = await client.post(url, content=body, headers=headers)
+
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == f"{name}: it stands there twice"
+
+
+@pytest.mark.parametrize("depth", [100, 900, 990, 1100, 100_000])
+async def test_no_depth_breaks_anything(world: World, depth: int) -> None:
+    await world.talking("assistant")
+    nested = b"[" * depth + b"]" * depth
+    async with world.client("viewer") as client:
+        body = b'{"model": "assistant", "prompt": "a", "stream": 0, "user": ' + nested + b"}"
+        answer = await client.post("/v1/completions", content=body, headers={"Content-Type": JSON})
+
+    assert answer.status_code == 400, answer.text

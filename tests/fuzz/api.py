@@ -120,8 +120,7 @@ def main() -> int:
             for role in asked.roles.split(","):
                 found.findings += fuzz(stack, facts, role, asked, found)
             found.findings += ask_what_no_document_allows(stack, facts, asked, found)
-            secrets = Leaks(secrets_of_stack(stack.folder, facts["keys"]))
-        found.findings += look_around(folder, around, secrets)
+        found.findings += look_around(folder, around, Leaks(facts["secrets"]))
     report(found, asked, time.monotonic() - began)
     return 1 if found.findings else 0
 
@@ -149,8 +148,13 @@ def furnish(stack: Stack) -> dict[str, Any]:
     issued = {role: stack.post("/keys", {"name": f"fuzz {role}", "role": role}) for role in ROLES}
     keys = {role: str(one["secret"]) for role, one in issued.items()} | {"the tests": stack.key}
     invited = stack.post("/agents/join-tokens", {"name": "never comes", "minutes": 600})
+    tickets = [link["url"].rpartition("/")[2] for link in links]
     return {
         "keys": keys,
+        "secrets": {
+            **secrets_of_stack(stack.folder, keys | {"a machine that joins": invited["token"]}),
+            **{f"link {number}": ticket for number, ticket in enumerate(tickets)},
+        },
         "key_ids": [key.split("_")[1].lower() for key in keys.values()],
         "agents": [str(a["id"]) for a in stack.get("/agents")["items"] if a["connected"]],
         "datasets": [dataset["id"], tiny["id"]],
@@ -163,7 +167,7 @@ def furnish(stack: Stack) -> dict[str, Any]:
             "model_id": ["intents", "chats", "intents:1"],
             "number": ["1"],
             "path": ["README.md", "metrics.json", "lora_adapters/adapter_model.safetensors"],
-            "ticket": [*(link["url"].rpartition("/")[2] for link in links), bring],
+            "ticket": [*tickets, bring],
             "type": ["JobSubmitted", "LinkIssued"],
             "file": ["1.json"],
         },
@@ -202,8 +206,7 @@ def fuzz(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         told, report_file = folder / "facts.json", folder / "report.json"
-        secrets = secrets_of_stack(stack.folder, facts["keys"])
-        told.write_text(json.dumps({**facts, "role": role, "secrets": secrets}))
+        told.write_text(json.dumps({**facts, "role": role}))
         (folder / "schemathesis.toml").write_text(settings_of(facts, asked.examples))
         began = time.monotonic()
         ran = subprocess.run(
@@ -240,7 +243,7 @@ def ask_what_no_document_allows(
     stack: Stack, facts: Mapping[str, Any], asked: argparse.Namespace, found: Found
 ) -> list[str]:
     """Paths, names, bodies and streams; what they have found."""
-    leaks = Leaks(secrets_of_stack(stack.folder, facts["keys"]))
+    leaks = Leaks(facts["secrets"])
     real = {name: str(values[0]) for name, values in facts["real"].items()}
     findings = []
     for property_ in properties.ALL:

@@ -3,12 +3,14 @@
 `make test-fuzz` asks the same of a real stack, more often.
 """
 
+import base64
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.e2e.harness import wait_for
 from tests.fuzz import hostile, properties
+from tests.fuzz.leaks import Leaks
 from tests.fuzz.properties import Target
 from tests.fuzz.served_world import CANARY, Served, served_world
 
@@ -52,3 +54,18 @@ def test_no_line_of_the_log_holds_a_secret(served: tuple[Served, Target]) -> Non
     wait_for("the line of the request", lambda: len(world.lines) > told, within_s=5)
 
     assert [line for line in world.lines if target.leaks.in_text(line.encode())] == []
+
+
+def test_a_secret_is_found_in_whatever_form_it_gets_out() -> None:
+    leaks = Leaks({"a text": "a pepper for tests", "a key": "ab" * 32})
+    raw = bytes.fromhex("ab" * 32)
+    forms = [b"a pepper for tests", b"a pepper for tests".hex().encode(), base64.b64encode(raw)]
+    forms += [raw.hex().encode(), base64.urlsafe_b64encode(raw).rstrip(b"=")]
+
+    assert [leaks.in_text(b"said: " + form + b".") for form in forms] == [
+        *[["a text"]] * 2,
+        *[["a key"]] * 3,
+    ]
+    assert leaks.in_text(b"Traceback (most recent call last):") == ["a traceback"]
+    assert leaks.in_text(b"SELECT name FROM model WHERE id = $1") == ["an SQL statement"]
+    assert leaks.in_text(b"select one from the list, and mind the pepper") == []

@@ -40,7 +40,7 @@ test: lint
 test-fast: setup
 	$(BIN)/pytest -m "not infra and not slow" $(ARGS)
 
-# Every command of the tutorial and the how-tos, on a clean clone with a set-up of its own.
+# Every command of the README and of docs, on a clean clone with a set-up of its own; about 25 minutes.
 test-docs: setup
 	$(BIN)/python -m tests.docs.walk $(ARGS)
 

@@ -26,6 +26,8 @@ from domain.queues.commands import QueueCommand
 from domain.queues.events import QueueEvent
 from domain.subjects import Aggregate
 from domain.upcasting import Upcasts, upcast
+from domain.webhooks.commands import WebhookCommand
+from domain.webhooks.events import WebhookEvent
 
 # Those of every aggregate that has an `upcast.py`, which it has from the first event on whose shape
 # changed: `{**jobs.upcast.UPCASTS, …}`.
@@ -42,6 +44,7 @@ _COMMANDS: Final[dict[Aggregate, Any]] = {
     "queue": QueueCommand,
     "dead_letter": DeadLetterCommand,
     "link": LinkCommand,
+    "webhook": WebhookCommand,
 }
 _EVENTS: Final[dict[Aggregate, Any]] = {
     "dataset": DatasetEvent,
@@ -54,6 +57,7 @@ _EVENTS: Final[dict[Aggregate, Any]] = {
     "queue": QueueEvent,
     "dead_letter": DeadLetterEvent,
     "link": LinkEvent,
+    "webhook": WebhookEvent,
 }
 
 

@@ -21,6 +21,7 @@ Aggregate = Literal[
     "queue",
     "dead_letter",
     "link",
+    "webhook",
 ]
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 
@@ -37,6 +38,7 @@ NAMES: Final = UUID("6f1d9f0e-7d0a-5c43-9b53-2f6b0f1e7a11")
 GATEWAY_SOURCE: Final = "gateway"
 OPERATOR_SOURCE: Final = "operator"  # whoever owns the data directory
 REACTION_SOURCE: Final = "reaction"
+DELIVERY_SOURCE: Final = "delivery"  # what tells webhooks; it may only disable one
 SERVING_QUEUE: Final = "infer"  # the queue group of agents, each of which can answer any request
 
 

@@ -12,7 +12,13 @@ from pydantic import TypeAdapter
 
 from domain.catalog import decode_command, decode_event
 from domain.messages import Command, Envelope, Event, Recorded, StreamId
-from domain.subjects import GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE, source_of
+from domain.subjects import (
+    DELIVERY_SOURCE,
+    GATEWAY_SOURCE,
+    OPERATOR_SOURCE,
+    REACTION_SOURCE,
+    source_of,
+)
 from domain.tracing import HEADER, read_traceparent
 
 Headers = dict[str, str]
@@ -52,14 +58,20 @@ def decode_envelope(subject: str, headers: Mapping[str, str], data: bytes) -> En
         id=UUID(_required(headers, "ce-id")),
         stream=StreamId.of_subject(subject),
         source=source,
-        # An agent speaks for itself alone, whatever it writes into the header.
-        actor=(told or source) if source in SPEAKING_FOR_OTHERS else f"agent:{source}",
+        actor=_actor(source, told),
         correlation_id=UUID(_required(headers, "ce-correlationid")),
         causation_id=UUID(causation) if causation else None,
         sent_at=_time(_required(headers, "ce-time")),
         command=decode_command(_required(headers, "ce-type"), data),
         traceparent=read_traceparent(headers.get(HEADER, "")),
     )
+
+
+def _actor(source: str, told: str) -> str:
+    """An agent speaks for itself alone, whatever it writes into the header."""
+    if source in SPEAKING_FOR_OTHERS:
+        return told or source
+    return source if source == DELIVERY_SOURCE else f"agent:{source}"
 
 
 def encode_event(

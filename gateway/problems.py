@@ -65,6 +65,7 @@ STATUS: Final = MappingProxyType(
         "stale_attempt": 409,
         "version_exists": 409,
         "version_not_ready": 409,
+        "webhook_exists": 409,
         "precondition_failed": 412,
         "payload_too_large": 413,
         "too_large": 413,

@@ -32,7 +32,14 @@ from domain.model_versions.commands import RecordFailure, RecordReady, RegisterV
 from domain.models.commands import CreateModel, NumberVersion
 from domain.queues.commands import Assign, Enqueue, Withdraw
 from domain.queues.queue import queue_id
-from domain.subjects import GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE, Aggregate
+from domain.subjects import (
+    DELIVERY_SOURCE,
+    GATEWAY_SOURCE,
+    OPERATOR_SOURCE,
+    REACTION_SOURCE,
+    Aggregate,
+)
+from domain.webhooks.commands import DisableWebhook
 
 PEOPLE: Final = frozenset({GATEWAY_SOURCE, OPERATOR_SOURCE})
 JOB_REPORTS: Final = (
@@ -67,6 +74,7 @@ ID_FIELDS: Final[dict[Aggregate, str]] = {
     "evaluation": "evaluation_id",
     "agent": "agent_id",
     "link": "link_id",
+    "webhook": "webhook_id",
 }
 
 
@@ -91,7 +99,7 @@ def admit(envelope: Envelope[Command]) -> Command:
     _check_address(envelope)
     command, source = envelope.command, envelope.source
     if isinstance(command, JOB_REPORTS + EVALUATION_REPORTS):
-        if source in PEOPLE or source == REACTION_SOURCE:
+        if source in {*PEOPLE, REACTION_SOURCE, DELIVERY_SOURCE}:
             raise ForbiddenSource(f"{type(command).__name__} comes from agents, not from {source}")
         return command.model_copy(update={"agent_id": source})
     if not _may_send(command, source):
@@ -102,6 +110,10 @@ def admit(envelope: Envelope[Command]) -> Command:
 def _may_send(command: Command, source: str) -> bool:
     if isinstance(command, EnrolAgent):
         return source == str(command.agent_id)
+    if source == DELIVERY_SOURCE:
+        return isinstance(command, DisableWebhook) and command.by == "gone"
+    if isinstance(command, DisableWebhook) and command.by == "gone":
+        return False
     if isinstance(command, REACTIONS_ONLY):
         return source == REACTION_SOURCE
     return source in PEOPLE or (source == REACTION_SOURCE and isinstance(command, REACTIONS_TOO))

@@ -17,6 +17,7 @@ from domain.model_versions.model_version import decider as model_versions
 from domain.models.model import decider as models
 from domain.queues.queue import decider as queues
 from domain.subjects import AGGREGATES, Aggregate
+from domain.webhooks.webhook import decider as webhooks
 from handlers.consume import Subscriber
 from handlers.execute import execute
 from handlers.histories import Histories
@@ -34,6 +35,7 @@ DECIDERS: Final[dict[Aggregate, Decider[Any, Any, Any]]] = {
     "queue": queues,
     "dead_letter": dead_letters,
     "link": links,
+    "webhook": webhooks,
 }
 
 

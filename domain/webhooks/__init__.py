@@ -1,0 +1,1 @@
+"""Webhooks: addresses of other systems that are told what happens."""

@@ -13,6 +13,7 @@ from typing import Any, Final
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from adapters.nats_connection import close, encryption, reason
 from domain.subjects import AGGREGATES, token, work_subject
 from finetrail.settings import Settings
 from finetrail.stack.data_format import check_stream, stream_metadata
@@ -180,17 +181,18 @@ async def admin_connection(settings: Settings) -> AsyncIterator[Client]:
             max_reconnect_attempts=CONNECT_TRIES,  # else the first connection waits two minutes
             reconnect_time_wait=RETRY_S,
             error_cb=_ignore,  # the call that failed raises as well
+            **encryption(login.url),
         )
     except (OSError, NatsError) as error:
-        await nc.close()  # a login that is refused leaves the socket open
+        await close(nc)  # a login that is refused leaves the socket open
         raise BootstrapError(
-            f"No connection to NATS at {login.url} as {login.user}: {error}.",
+            f"No connection to NATS at {login.url} as {login.user}: {reason(error)}.",
             "Check that it runs, and FINETRAIL_NATS__URL and FINETRAIL_NATS__ADMIN__PASSWORD.",
         ) from error
     try:
         yield nc
     finally:
-        await nc.close()
+        await close(nc)
 
 
 async def bootstrap_streams(

@@ -10,7 +10,7 @@ from typing import Final
 from uuid import UUID
 
 from faststream.nats import NatsBroker
-from faststream.security import SASLPlaintext
+from faststream.nats.security import NatsSecurity, NatsUserPassword
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -19,7 +19,13 @@ from adapters.clock import utc_now
 from adapters.jetstream_event_store import JetStreamEventStore
 from adapters.jetstream_publisher import JetStreamPublisher
 from adapters.nats_command_bus import NatsCommandBus
-from adapters.nats_connection import PENDING_BYTES, RECONNECT_WAIT_S, close, connect
+from adapters.nats_connection import (
+    PENDING_BYTES,
+    RECONNECT_WAIT_S,
+    close,
+    connect,
+    encryption,
+)
 from adapters.nats_letter_box import NatsLetterBox
 from domain.subjects import AGGREGATES
 from domain.work import Presence
@@ -172,9 +178,14 @@ async def _broker(login: NatsLogin, over: asyncio.Event) -> AsyncIterator[NatsBr
     async def ignore(_problem: Exception) -> None:
         """The other connection to the same server says it already."""
 
+    tls = encryption(login.url).get("tls")
     broker = NatsBroker(
         login.url,
-        security=SASLPlaintext(login.user, login.password) if login.password else None,
+        security=NatsUserPassword(
+            login.user, login.password, ssl_context=tls, tls_handshake_first=tls is not None
+        )
+        if login.password
+        else NatsSecurity(ssl_context=tls, tls_handshake_first=tls is not None),
         name="finetrail handlers: pull",
         inbox_prefix=login.inbox_prefix,
         max_reconnect_attempts=-1,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl
 from contextlib import suppress
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
+from adapters.nats_connection import close, encryption, reason
 from domain.agents.joining import statement
 from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
@@ -57,8 +59,9 @@ def join(settings: Settings, url: str, token: str, name: str) -> JoinedAgent:
     return joined
 
 
-async def is_let_in(settings: Settings, joined: JoinedAgent) -> bool:
-    """Whether NATS can be reached from here as this agent."""
+async def why_not_let_in(settings: Settings, joined: JoinedAgent) -> str | None:
+    """Why NATS cannot be reached from here as this agent; None if it can."""
+    why = "it does not answer"
     login = as_joined(settings, StackPaths(settings.folder), joined).nats_login("agent")
     with suppress(TimeoutError):
         async with asyncio.timeout(LET_IN_S):
@@ -70,14 +73,18 @@ async def is_let_in(settings: Settings, joined: JoinedAgent) -> bool:
                         nkeys_seed_str=login.seed,
                         allow_reconnect=False,
                         error_cb=_ignore,  # the call that failed raises as well
+                        **encryption(login.url),
                     )
-                except (OSError, NatsError):
+                except (OSError, NatsError) as error:
+                    why = reason(error)
+                    if isinstance(error, ssl.SSLError):
+                        return why  # waiting does not mend it
                     await asyncio.sleep(PAUSE_S)
                 else:
-                    return True
+                    return None
                 finally:
-                    await nc.close()
-    return False
+                    await close(nc)
+    return why
 
 
 async def _ignore(_error: Exception) -> None:

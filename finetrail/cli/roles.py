@@ -145,17 +145,17 @@ def join(
 ) -> None:
     """Make this machine an agent of a stack on another one. Its private key stays here."""
     from finetrail.cli import session, views
-    from finetrail.joining import is_let_in
     from finetrail.joining import join as join_stack
+    from finetrail.joining import why_not_let_in
 
     _use(data_dir)
     settings = session.load_settings()
     joined = join_stack(settings, url, token, name or settings.agent_name)
     views.write({**joined.model_dump(), "data_dir": str(settings.folder)}, json, views.one_record)
-    if not asyncio.run(is_let_in(settings, joined)):
+    if why := asyncio.run(why_not_let_in(settings, joined)):
         typer.echo(
-            f"NATS at {joined.nats_url} cannot be reached from here yet. On the stack's machine set "
-            "FINETRAIL_NATS__LISTEN and FINETRAIL_NATS__PORT, and open the port.",
+            f"NATS at {joined.nats_url} cannot be reached from here yet: {why}. On the stack's machine "
+            "set FINETRAIL_NATS__LISTEN and FINETRAIL_NATS__PORT, and open the port.",
             err=True,
         )
 

@@ -16,6 +16,8 @@ COMPOSE_AGENT: Final = str(derived_id("agent", "compose"))
 LISTEN: Final = "0.0.0.0:4222"  # of a container's own network, or behind a firewall
 MONITOR: Final = "127.0.0.1:8222"  # for health checks inside the container
 STORE: Final = "/data"
+# Our processes begin with TLS; whoever waits for the server's greeting instead gets it after this.
+HANDSHAKE: Final = "1s"
 # Bare: the server replaces it by the environment variable of that name.
 _VARIABLE: Final = re.compile(r'"(\$[A-Z_]+)"')
 
@@ -24,14 +26,28 @@ def password_variable(role: NatsRole) -> str:
     return f"{PREFIX}NATS__{role.upper()}__PASSWORD"
 
 
-def nats_config(agent_id: str, joined: dict[str, str]) -> str:
-    """The configuration, with passwords taken from the environment of the server."""
+def nats_config(
+    agent_id: str,
+    joined: dict[str, str],
+    *,
+    listen: str = LISTEN,
+    store: str = STORE,
+    certificate: tuple[str, str] | None = None,
+) -> str:
+    """The configuration, with passwords taken from the environment of the server.
+
+    Args:
+        certificate: file of the server's certificate and file of its private key; None is no TLS.
+    """
     config: dict[str, Any] = {
         **server_config(
-            lambda role: f"${password_variable(role)}", agent_id, LISTEN, STORE, joined
+            lambda role: f"${password_variable(role)}", agent_id, listen, store, joined
         ),
         "http": MONITOR,
     }
+    if certificate is not None:
+        cert, key = certificate
+        config["tls"] = {"cert_file": cert, "key_file": key, "handshake_first": HANDSHAKE}
     return _VARIABLE.sub(r"\1", json.dumps(config, indent=2)) + "\n"
 
 

@@ -23,8 +23,18 @@ def nats_config(
     joined: Annotated[
         bool, typer.Option("--joined", help="With the agents that have joined, read from the log.")
     ] = False,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT; 0.0.0.0:4222 if left out.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Where the log lies; /data if left out.")
+    ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option("--tls-cert", help="File of the server's certificate.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option("--tls-key", help="File of its private key.")
+    ] = None,
 ) -> None:
-    """Print the configuration of a NATS server: users, permissions, durability.
+    """Print the configuration of a NATS server: users, permissions, durability, TLS.
 
     Passwords are not in it: the server takes them from its environment.
     """
@@ -32,10 +42,20 @@ def nats_config(
 
     from finetrail import deployment
     from finetrail.cli import session
+    from finetrail.cli.exits import UsageProblem
 
+    if (tls_cert is None) != (tls_key is None):
+        raise UsageProblem("--tls-cert and --tls-key go together: name both, or neither")
     agents = asyncio.run(deployment.joined(session.load_settings())) if joined else {}
     chosen = agent_id or deployment.COMPOSE_AGENT
-    typer.echo(deployment.nats_config(chosen, agents), nl=False)
+    text = deployment.nats_config(
+        chosen,
+        agents,
+        listen=listen or deployment.LISTEN,
+        store=store or deployment.STORE,
+        certificate=(tls_cert, tls_key) if tls_cert and tls_key else None,
+    )
+    typer.echo(text, nl=False)
 
 
 @app.command()

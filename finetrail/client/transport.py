@@ -1,5 +1,7 @@
 """One pool of connections to a server: its key, time limits, and retries where they are safe."""
 
+import os
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,6 +51,7 @@ class Transport:
             timeout=httpx.Timeout(ANSWER_S, connect=CONNECT_S),
             # A proxy named in the environment is not meant for this machine.
             trust_env=urlsplit(self.url).hostname not in {"127.0.0.1", "localhost", "::1"},
+            verify=_authorities(),
             transport=transport,
         )
 
@@ -135,6 +138,12 @@ class Transport:
 
     def unreachable(self, error: httpx.TransportError) -> ServerUnreachable:
         match error:
+            case httpx.ConnectError() if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                reason = (
+                    "its certificate is not trusted; SSL_CERT_FILE names the authorities that are"
+                )
+            case httpx.ConnectError() if "SSL" in str(error):
+                reason = str(error)
             case httpx.ConnectError():
                 reason = "nothing listens there"
             case httpx.TimeoutException():
@@ -142,6 +151,12 @@ class Transport:
             case _:
                 reason = str(error) or type(error).__name__
         return ServerUnreachable(self.url, reason)
+
+
+def _authorities() -> ssl.SSLContext | bool:
+    """Those of SSL_CERT_FILE, also where no proxy of the environment is meant."""
+    named = os.environ.get("SSL_CERT_FILE")
+    return ssl.create_default_context(cafile=named) if named else True
 
 
 def delays() -> Iterator[float]:

@@ -98,7 +98,9 @@ async def create(settings: Settings, target: Path, wanted: Wanted, report: Repor
             blobs = await _blobs(settings, nc, files, wanted, report)
         kept = wanted.passphrase is not None
         if wanted.passphrase is not None:
-            secret = backup_secrets.kept_secrets(StackPaths(settings.folder))
+            secret = backup_secrets.kept_secrets(
+                StackPaths(settings.folder), settings.audit.key_file
+            )
             locked = backup_secrets.lock(secret, wanted.passphrase)
             await files.add(backup_secrets.FILE, _whole(locked))
         manifest = Manifest(

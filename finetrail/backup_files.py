@@ -8,10 +8,11 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final, Literal, Protocol
+from types import TracebackType
+from typing import Any, BinaryIO, Final, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -202,16 +203,22 @@ class BackupReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tar: tarfile.TarFile | None = None
-        try:
+        with ExitStack() as cleanup:
             if not path.is_dir():
-                self._tar = tarfile.open(path, "r:")  # noqa: SIM115 - for as long as we live
+                self._tar = cleanup.enter_context(_opened_tar(path))
             self.manifest = self._read_manifest()
-        except FileNotFoundError as error:
-            raise StackError(
-                f"There is no backup at {path}: {error.filename} is missing."
-            ) from error
-        except tarfile.TarError as error:
-            raise BackupDamaged(f"{path} is no backup, or is cut off: {error}.") from error
+            self._cleanup = cleanup.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.close()
 
     @contextmanager
     def open(self, path: str) -> Iterator[BinaryIO]:
@@ -277,10 +284,15 @@ class BackupReader:
         return None if digest.hexdigest() == file.sha256 else "altered"
 
     def _read_manifest(self) -> Manifest:
-        with self.open(MANIFEST) as file:
-            text = file.read()
-        with self.open(CHECKSUM) as file:
-            expected = file.read().decode(errors="replace").split()[:1]
+        try:
+            with self.open(MANIFEST) as file:
+                text = file.read()
+            with self.open(CHECKSUM) as file:
+                expected = file.read().decode(errors="replace").split()[:1]
+        except (BackupDamaged, tarfile.TarError) as error:
+            raise BackupDamaged(
+                f"{self.path} is no backup, or is cut off: it has no {MANIFEST} with {CHECKSUM}."
+            ) from error
         if [hashlib.sha256(text).hexdigest()] != expected:
             raise BackupDamaged(f"The backup {self.path} is damaged: {MANIFEST} (altered).")
         _refuse_newer(text, self.path)
@@ -317,6 +329,18 @@ def _refuse_newer(text: bytes, path: Path) -> None:
             f"finetrail {said.written.version} has made it. Nothing was changed.",
             f"Install finetrail {said.written.version} or newer.",
         )
+
+
+@contextmanager
+def _opened_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    with path.open("rb") as file:
+        try:
+            tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - it is, once it was read
+            tar.getmembers()  # reads it to its end: one that was cut off is found here
+        except tarfile.TarError as error:
+            raise BackupDamaged(f"{path} is no backup, or is cut off: {error}.") from error
+        with tar:
+            yield tar
 
 
 @contextmanager

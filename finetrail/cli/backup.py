@@ -83,9 +83,9 @@ def verify(backup: Backup, json: Json = False) -> None:
     from finetrail.cli import views
     from finetrail.stack.data_format import refuse_newer
 
-    opened = BackupReader(backup.absolute())
-    asyncio.run(opened.check(_reporter(json)))
-    manifest = opened.manifest
+    with BackupReader(backup.absolute()) as opened:
+        asyncio.run(opened.check(_reporter(json)))
+        manifest = opened.manifest
     refuse_newer(manifest.written, f"The stack of the backup {backup}")
     facts = {
         "path": str(backup),
@@ -119,15 +119,16 @@ def restore(
     from finetrail.backup_secrets import passphrase_from
     from finetrail.cli import session, views
 
-    done = asyncio.run(
-        backup_restore.restore(
-            session.load_settings(),
-            BackupReader(backup.absolute()),
-            _reporter(json),
-            passphrase=passphrase_from(passphrase_file),
-            new_keys=new_keys,
+    with BackupReader(backup.absolute()) as opened:
+        done = asyncio.run(
+            backup_restore.restore(
+                session.load_settings(),
+                opened,
+                _reporter(json),
+                passphrase=passphrase_from(passphrase_file),
+                new_keys=new_keys,
+            )
         )
-    )
     views.write(asdict(done), json, views.one_record)
 
 

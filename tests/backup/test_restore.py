@@ -1,0 +1,145 @@
+"""A backup that was made while the stack served brings all of it back, sequences and all."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from finetrail import backup_log
+from finetrail.backup_files import BackupReader
+from finetrail.backup_restore import Restored, restore
+from finetrail.bootstrap import admin_connection
+from finetrail.doctor import diagnose
+from finetrail.settings import Settings
+from finetrail.stack.errors import StackError
+from finetrail.stack.supervisor import CORE, EmbeddedStack
+from tests.backup.conftest import LINE, PASSPHRASE, Before, api, send, settings_in
+
+pytestmark = pytest.mark.infra
+
+
+@dataclass(frozen=True)
+class After:
+    settings: Settings
+    restored: Restored
+    given: Settings
+
+
+@pytest.fixture(scope="module")
+async def after(before: Before, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[After]:
+    given = settings_in(tmp_path_factory.mktemp("after"))
+    backup = BackupReader(before.made.path)
+    restored = await restore(given, backup, lambda _line: None, passphrase=PASSPHRASE)
+    async with EmbeddedStack(given, roles=(CORE,)) as stack:
+        yield After(stack.settings, restored, given)
+
+
+async def test_the_log_is_complete_and_its_keys_work(before: Before, after: After) -> None:
+    assert after.restored.same_keys
+    assert after.restored.log_sequence >= before.made.manifest.log_sequence
+    async with api(after.settings, before.key) as client:
+        found = await client.get(f"/datasets/{before.dataset}")
+        rows = await client.get(f"/datasets/{before.dataset}/rows?limit=1")
+    assert found.json()["rows"] == 40
+    assert rows.is_success, rows.text  # read from the blob
+
+
+async def test_log_lines_keep_their_sequences(before: Before, after: After) -> None:
+    async with api(after.settings, before.key) as client:
+        page = await client.get(f"/jobs/{before.job_log['job']}/logs")
+    (line,) = [item for item in page.json()["items"] if item["message"] == LINE]
+    assert line["sequence"] == before.job_log["sequence"]
+
+
+async def test_events_keep_their_sequences(before: Before, after: After) -> None:
+    async with api(before.settings, before.key) as client:
+        then = (await client.get("/events?limit=200")).json()["items"]
+    async with api(after.settings, before.key) as client:
+        now = (await client.get("/events?limit=200")).json()["items"]
+    last = before.made.manifest.log_sequence
+    wanted = {each["sequence"]: each["id"] for each in then if each["sequence"] <= last}
+    assert {each["sequence"]: each["id"] for each in now if each["sequence"] <= last} == wanted
+
+
+async def test_a_command_sent_again_under_its_old_id_changes_nothing(
+    before: Before, after: After
+) -> None:
+    """The server has forgotten every message id: only the log knows that it was decided."""
+    async with admin_connection(after.settings) as nc:
+        commands = await backup_log.stream_info(nc, "COMMANDS")
+        events = await _last_link(nc, before)
+    outcome = await send(after.settings, before.envelope)
+
+    assert outcome == before.outcome
+    async with admin_connection(after.settings) as nc:
+        taken = await backup_log.stream_info(nc, "COMMANDS")
+        assert await _last_link(nc, before) == events
+    assert commands is not None
+    assert taken is not None
+    assert taken["state"]["last_seq"] > commands["state"]["last_seq"], "it was taken as a new one"
+
+
+async def test_tables_come_back_with_keys_and_counters(before: Before, after: After) -> None:
+    connection = await asyncpg.connect(after.settings.postgres_dsn)
+    try:
+        rows = [tuple(row) for row in await connection.fetch("SELECT * FROM ours.parent")]
+        assert rows == before.parents
+        child = await connection.fetchrow("SELECT * FROM ours.child")
+        assert child is not None
+        assert (child["bytes"], child["many"], child["parent"]) == (b"\x00\xff", [1, None, 3], 2)
+        assert (
+            await connection.fetchval("INSERT INTO ours.child DEFAULT VALUES RETURNING number") == 2
+        )
+        added = await connection.fetchrow("INSERT INTO ours.parent DEFAULT VALUES RETURNING *")
+        assert added is not None
+        assert (added["id"], added["name"], added["twice"]) == (3, "it's", "it'sit's")
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
+            await connection.execute("INSERT INTO ours.child (parent) VALUES (99)")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.execute("INSERT INTO ours.parent (name) VALUES ('first')")
+        indexes = await connection.fetch("SELECT indexname FROM pg_indexes WHERE schemaname='ours'")
+        assert "child_by_time" in {row["indexname"] for row in indexes}
+    finally:
+        await connection.close()
+
+
+async def test_the_doctor_finds_nothing_wrong(after: After) -> None:
+    checks = await diagnose(after.given, blobs=True)
+
+    wrong = [(each.name, each.detail) for each in checks if not each.ok]
+    assert wrong == []
+
+
+async def test_reactions_go_on_where_the_backup_says(before: Before, after: After) -> None:
+    async with admin_connection(after.settings) as nc, asyncio.timeout(20):
+        last = (await backup_log.ask(nc, "STREAM.INFO.EVENTS", {}))["state"]["last_seq"]
+        while await backup_log.acknowledged(nc, "EVENTS", "reactions") < last:
+            await asyncio.sleep(0.05)
+            last = (await backup_log.ask(nc, "STREAM.INFO.EVENTS", {}))["state"]["last_seq"]
+    assert before.made.manifest.reactions_after <= last
+
+
+async def test_a_stack_that_runs_is_not_overwritten(before: Before, after: After) -> None:
+    with pytest.raises(StackError, match=r"There is a stack in .* already"):
+        await restore(after.given, BackupReader(before.made.path), lambda _line: None)
+
+
+async def test_servers_of_ones_own_must_be_empty_too(before: Before, after: After) -> None:
+    own = after.settings.model_copy(update={"data_dir": before.made.path.parent / "own"})
+    nats = own.nats
+    with pytest.raises(StackError, match=r"is not empty"):
+        await restore(
+            own.model_copy(update={"nats": nats}),
+            BackupReader(before.made.path),
+            lambda _line: None,
+            new_keys=True,
+        )
+
+
+async def _last_link(nc: Any, before: Before) -> Any:
+    subject = before.envelope.stream.subject
+    found = await backup_log.ask(nc, "STREAM.MSG.GET.EVENTS", {"last_by_subj": subject})
+    return found["message"]["seq"]

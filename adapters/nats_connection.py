@@ -48,7 +48,7 @@ async def connect(
     Raises:
         TlsFailed: Its certificate is not trusted, or it does not begin with TLS.
     """
-    state = _State(f"{name} at {url.rpartition('@')[2]}", on_error, on_reconnect)
+    state = _State(name, url, on_error, on_reconnect)
     secured = encryption(url)
     while True:
         nc = Client()
@@ -80,7 +80,7 @@ async def connect(
                 await end(connecting)
                 await close(nc)
         if isinstance(problem, ssl.SSLError):
-            raise TlsFailed(f"NATS connection {state.where}: {reason(problem)}") from problem
+            raise TlsFailed(f"NATS connection {state.where}: {reason(problem, url)}") from problem
         await asyncio.sleep(RECONNECT_WAIT_S)
 
 
@@ -88,9 +88,14 @@ class _State:
     """What has become of a connection, and what of it was said in the log."""
 
     def __init__(
-        self, where: str, on_error: Told | None, on_reconnect: Callable[[], Awaitable[None]] | None
+        self,
+        name: str,
+        url: str,
+        on_error: Told | None,
+        on_reconnect: Callable[[], Awaitable[None]] | None,
     ) -> None:
-        self.where = where
+        self.where = f"{name} at {url.rpartition('@')[2]}"
+        self._url = url
         self.connected = False  # once; before that there is nothing to lose
         self._on_error = on_error
         self._on_reconnect = on_reconnect
@@ -114,7 +119,7 @@ class _State:
             failing.cancel()
 
     async def error(self, problem: Exception) -> None:
-        text = reason(problem)
+        text = reason(problem, self._url)
         level = logging.DEBUG if text in self._said else logging.WARNING
         _log.log(level, "NATS connection %s: %s", self.where, text)
         if len(self._said) < 100:
@@ -155,7 +160,7 @@ def _is_no_habit(record: logging.LogRecord) -> bool:
     return "eof_received() has no effect" not in str(record.msg)
 
 
-def reason(problem: Exception) -> str:
+def reason(problem: Exception, url: str) -> str:
     """Why there is no connection, with what to do where the text alone does not say it."""
     match problem:
         case ssl.SSLCertVerificationError():
@@ -163,10 +168,17 @@ def reason(problem: Exception) -> str:
                 f"its certificate is not trusted: {problem.verify_message}; "
                 "SSL_CERT_FILE names the authorities that are"
             )
-        case ssl.SSLError(reason="WRONG_VERSION_NUMBER"):
-            return "it does not begin with TLS; its section `tls` wants `handshake_first: 1s`"
+        case ssl.SSLError() | TimeoutError() | ConnectionResetError() if url.startswith("tls://"):
+            return (
+                f"{_text(problem)}: it does not begin with TLS; "
+                "its section `tls` has to have `handshake_first: 1s`"
+            )
         case _:
-            return str(problem) or type(problem).__name__
+            return _text(problem)
+
+
+def _text(problem: Exception) -> str:
+    return str(problem) or type(problem).__name__
 
 
 async def close(nc: Client) -> None:

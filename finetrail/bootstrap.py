@@ -186,7 +186,7 @@ async def admin_connection(settings: Settings) -> AsyncIterator[Client]:
     except (OSError, NatsError) as error:
         await close(nc)  # a login that is refused leaves the socket open
         raise BootstrapError(
-            f"No connection to NATS at {login.url} as {login.user}: {reason(error)}.",
+            f"No connection to NATS at {login.url} as {login.user}: {reason(error, login.url)}.",
             "Check that it runs, and FINETRAIL_NATS__URL and FINETRAIL_NATS__ADMIN__PASSWORD.",
         ) from error
     try:

@@ -76,7 +76,7 @@ async def why_not_let_in(settings: Settings, joined: JoinedAgent) -> str | None:
                         **encryption(login.url),
                     )
                 except (OSError, NatsError) as error:
-                    why = reason(error)
+                    why = reason(error, login.url)
                     if isinstance(error, ssl.SSLError):
                         return why  # waiting does not mend it
                     await asyncio.sleep(PAUSE_S)

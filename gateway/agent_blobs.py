@@ -22,7 +22,8 @@ from domain.wire import decode_recorded
 from gateway.ports import Blobs, Feed
 from gateway.problems import Problem
 from gateway.tickets import Ticket, Tickets
-from projections.queries import Queries, ReadModelUnavailable
+from projections.queries import Queries
+from projections.registry import ReadModelUnavailable
 
 TICKET_S: Final = 15 * 60  # whoever needs longer asks for another
 MAX_BYTES: Final = 64 * 1024**3  # of one file; the largest shards of weights have a tenth of it

@@ -13,7 +13,8 @@ from domain.errors import StoreUnavailable
 from gateway.keyring import Keyring
 from gateway.ports import Feed
 from gateway.problems import Problem
-from projections.queries import Queries, ReadModelUnavailable
+from projections.queries import Queries
+from projections.registry import ReadModelUnavailable
 
 MAX_LAG: Final = 1000  # events that the read model may be behind; it takes in thousands a second
 CHECK_S: Final = 3.0  # a check that takes longer has failed

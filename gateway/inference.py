@@ -12,7 +12,8 @@ from domain.subjects import derived_id
 from gateway.predicting import adapter_of
 from projections.model_versions import VersionRow
 from projections.models import ModelRow
-from projections.queries import Queries, ReadModelUnavailable
+from projections.queries import Queries
+from projections.registry import ReadModelUnavailable
 
 PAGE: Final = 100
 MOST_TOLD: Final = 100  # to agents, which keep fewer; some hundreds would outgrow a message of NATS

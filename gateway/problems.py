@@ -14,7 +14,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from domain.errors import BusUnavailable, CommandTimeout, StoreUnavailable
 from domain.messages import Outcome
 from gateway.request_id import request_id
-from projections.queries import ReadModelUnavailable
+from projections.registry import ReadModelUnavailable
 
 PROBLEM_JSON: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 2  # embedded servers are back within a second or two

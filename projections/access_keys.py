@@ -58,4 +58,11 @@ def _key(recorded: Recorded[Event]) -> Key | None:
             return None
 
 
-VIEW = View(tables.access_key, AccessKeyRow, _key, project, wants=types(KeyIssued, KeyRevoked))
+VIEW = View(
+    tables.access_key,
+    AccessKeyRow,
+    _key,
+    project,
+    wants=types(KeyIssued, KeyRevoked),
+    history=tables.access_key_history,
+)

@@ -95,4 +95,6 @@ def _enrolled(row: AgentRow | None, event: AgentEnrolled, recorded: Recorded[Eve
     )
 
 
-VIEW = View(tables.agent, AgentRow, _key, project, wants=events_of("agent"))
+VIEW = View(
+    tables.agent, AgentRow, _key, project, wants=events_of("agent"), history=tables.agent_history
+)

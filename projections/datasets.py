@@ -116,4 +116,11 @@ def _registered(event: DatasetRegistered, recorded: Recorded[Event]) -> DatasetR
     )
 
 
-VIEW = View(tables.dataset, DatasetRow, _key, project, wants=events_of("dataset"))
+VIEW = View(
+    tables.dataset,
+    DatasetRow,
+    _key,
+    project,
+    wants=events_of("dataset"),
+    history=tables.dataset_history,
+)

@@ -135,7 +135,14 @@ def _requested(event: EvaluationRequested, recorded: Recorded[Event]) -> Evaluat
     )
 
 
-VIEW = View(tables.evaluation, EvaluationRow, _key, project, wants=events_of("evaluation"))
+VIEW = View(
+    tables.evaluation,
+    EvaluationRow,
+    _key,
+    project,
+    wants=events_of("evaluation"),
+    history=tables.evaluation_history,
+)
 EXAMPLES = View(
     tables.evaluation_examples,
     ExamplesRow,

@@ -219,6 +219,8 @@ def _ended(row: JobRow, event: JobSucceeded | JobFailed | JobCancelled) -> JobRo
             return changed(row, status="cancelled")
 
 
-WANTED: Final = events_of("job") | types(VersionRegistered, EvaluationRequested)
+# From the streams of others, by their `job_id`; the index `timeline_for_jobs` names them too.
+OTHERS: Final = types(VersionRegistered, EvaluationRequested)
+WANTED: Final = events_of("job") | OTHERS
 VIEW = View(tables.job, JobRow, _key, project, wants=WANTED)
 EPOCHS = View(tables.job_epoch, EpochRow, _epoch_key, project_epoch, wants=types(EpochCompleted))

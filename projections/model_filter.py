@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import Select, exists
-
-from projections import tables as t
+from sqlalchemy import FromClause, Select, exists
 
 # active: a version is in service; otherwise: a version has this status
 ModelStatus = Literal["active", "uploading", "ready", "error"]
@@ -25,8 +23,10 @@ class ModelFilter:
 ALL_MODELS: Final = ModelFilter()
 
 
-def with_filter(models: Select[Any], chosen: ModelFilter) -> Select[Any]:
-    model, version = t.model, t.model_version
+def with_filter(
+    models: Select[Any], chosen: ModelFilter, model: FromClause, version: FromClause
+) -> Select[Any]:
+    """Of ``models``, which are rows of ``model``, those that are chosen."""
     if chosen.base_model is not None:
         models = models.where(model.c.base_model == chosen.base_model)
     if chosen.created_from is not None:

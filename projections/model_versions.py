@@ -99,4 +99,11 @@ def _registered(event: VersionRegistered, recorded: Recorded[Event]) -> VersionR
     )
 
 
-VIEW = View(tables.model_version, VersionRow, _key, project, wants=events_of("model_version"))
+VIEW = View(
+    tables.model_version,
+    VersionRow,
+    _key,
+    project,
+    wants=events_of("model_version"),
+    history=tables.model_version_history,
+)

@@ -71,4 +71,6 @@ def _created(event: ModelCreated, recorded: Recorded[Event]) -> ModelRow:
     )
 
 
-VIEW = View(tables.model, ModelRow, _key, project, wants=events_of("model"))
+VIEW = View(
+    tables.model, ModelRow, _key, project, wants=events_of("model"), history=tables.model_history
+)

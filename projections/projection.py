@@ -94,6 +94,7 @@ registry: Final = Projection(
         work_items.VIEW,
         access_keys.VIEW,
         timeline.VIEW,
+        timeline.BLOCKS,
     ),
     type_of=event_type,
     read=read_event,

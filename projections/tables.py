@@ -11,6 +11,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Double,
+    Identity,
     Index,
     MetaData,
     Table,
@@ -19,7 +20,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA: Final = "finetrail"
 CHANNEL: Final = "finetrail_projection"  # NOTIFY: "<projection> <sequence>", once a transaction
@@ -38,6 +39,20 @@ def _history() -> tuple[Column[int], Column[int]]:
         Column("created_sequence", BigInteger, nullable=False),
         Column("sequence", BigInteger, nullable=False),
     )
+
+
+def _states(of: Table) -> Table:
+    """Every state that a table's rows have had: valid from a log sequence until the key's next one.
+
+    Nothing is ever changed in it, so it is filled as fast as it can be copied.
+    """
+    columns = [
+        Column(column.name, column.type, primary_key=column.primary_key, nullable=column.nullable)
+        for column in of.columns
+    ]
+    since = Column("valid_from", BigInteger, primary_key=True, autoincrement=False)
+    changes = Index(f"{of.name}_changes", "workspace", "valid_from")
+    return Table(f"{of.name}_history", metadata, *columns, since, changes)
 
 
 dataset = Table(
@@ -70,6 +85,8 @@ dataset = Table(
     Column("created_at", _Time, nullable=False),
     Index("dataset_by_age", "workspace", text("created_sequence DESC")),
 )
+
+dataset_history = _states(dataset)
 
 job = Table(
     "job",
@@ -187,6 +204,8 @@ model = Table(
     Index("model_by_name", "workspace", "name"),
 )
 
+model_history = _states(model)
+
 model_version = Table(
     "model_version",
     metadata,
@@ -218,6 +237,8 @@ model_version = Table(
     Index("model_version_by_number", "workspace", "model_id", text("number DESC")),
 )
 
+model_version_history = _states(model_version)
+
 evaluation = Table(
     "evaluation",
     metadata,
@@ -242,6 +263,8 @@ evaluation = Table(
     Index("evaluation_by_model", "workspace", "model", text("created_sequence DESC")),
     Index("evaluation_by_version", "workspace", "version_id", text("created_sequence DESC")),
 )
+
+evaluation_history = _states(evaluation)
 
 # Apart from `evaluation`, so that lists and folds do not carry the texts.
 evaluation_examples = Table(
@@ -269,6 +292,8 @@ agent = Table(
     Column("expires_at", _Time),
     Column("joined_at", _Time),
 )
+
+agent_history = _states(agent)
 
 work_item = Table(
     "work_item",
@@ -307,6 +332,8 @@ access_key = Table(
     Column("revoked_at", _Time),
 )
 
+access_key_history = _states(access_key)
+
 timeline = Table(
     "timeline",
     metadata,
@@ -325,6 +352,24 @@ timeline = Table(
     Index("timeline_by_aggregate", "workspace", "aggregate", "aggregate_id", "sequence"),
     Index("timeline_by_type", "workspace", "type", "sequence"),
     Index("timeline_by_actor", "workspace", "actor", "sequence"),
+    Index("timeline_by_id", "workspace", "id"),
+    # What a job's row takes from the streams of others; see `projections.jobs`.
+    Index(
+        "timeline_for_jobs",
+        "workspace",
+        text("(data ->> 'job_id')"),
+        "sequence",
+        postgresql_where=text("type IN ('EvaluationRequested', 'VersionRegistered')"),
+    ),
+)
+
+# The earliest time among every so many events, to find a moment in the log without reading it all.
+timeline_block = Table(
+    "timeline_block",
+    metadata,
+    _workspace(),
+    Column("block", BigInteger, primary_key=True, autoincrement=False),
+    Column("earliest", _Time, nullable=False),
 )
 
 projection_checkpoint = Table(
@@ -335,4 +380,41 @@ projection_checkpoint = Table(
     Column("fingerprint", Text, nullable=False),
     Column("error", Text),
     Column("updated_at", _Time, nullable=False, server_default=func.now()),
+    # One more with each switch to other tables: whoever writes into those before it is refused.
+    Column("generation", BigInteger, nullable=False, server_default=text("0")),
 )
+
+# Where each view's tables lie, and behind which sequence it stands still if it cannot go on.
+projection_view = Table(
+    "projection_view",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("projection", Text, nullable=False),
+    Column("schema", Text, nullable=False),
+    Column("parked_at", BigInteger),  # sequence of what could not be read or written
+    Column("error", Text),
+    Column("parked_since", _Time),
+)
+
+# A rebuild that was asked for, is under way, or has ended.
+projection_rebuild = Table(
+    "projection_rebuild",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("projection", Text, nullable=False),
+    Column("views", ARRAY(Text), nullable=False),
+    Column("reason", Text, nullable=False),  # asked, upgrade
+    Column("status", Text, nullable=False),  # asked, filling, switching, switched, failed
+    Column("fingerprint", Text),
+    Column("schema", Text),
+    Column("sequence", BigInteger, nullable=False, server_default=text("0")),
+    Column("goal", BigInteger, nullable=False, server_default=text("0")),
+    Column("parked", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("found", JSONB),  # what was different, by view
+    Column("error", Text),
+    Column("switch_ms", Double),
+    Column("asked_at", _Time, nullable=False, server_default=func.now()),
+    Column("updated_at", _Time, nullable=False, server_default=func.now()),
+)
+
+BOOKKEEPING: Final = (projection_checkpoint, projection_view, projection_rebuild)

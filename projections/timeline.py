@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from domain.feed import HIDDEN
@@ -12,6 +12,10 @@ from domain.messages import Event, Recorded
 from domain.subjects import Aggregate
 from projections import tables
 from projections.view import Json, Key, View
+
+BLOCK: Final = (
+    1000  # sequences; of ten million events there are then ten thousand blocks to look at
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,15 @@ class TimelineEntry:
     causation_id: UUID
     time: datetime
     data: Json
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRow:
+    """So many events of the log, and the time of the earliest."""
+
+    workspace: str
+    block: int
+    earliest: datetime
 
 
 def project(_: TimelineEntry | None, recorded: Recorded[Event]) -> TimelineEntry:
@@ -90,4 +103,16 @@ def _key(recorded: Recorded[Event]) -> Key:
     return recorded.stream.workspace, recorded.sequence
 
 
+def project_block(row: BlockRow | None, recorded: Recorded[Event]) -> BlockRow:
+    if row is not None and row.earliest <= recorded.recorded_at:
+        return row
+    block = recorded.sequence // BLOCK
+    return BlockRow(recorded.stream.workspace, block, recorded.recorded_at)
+
+
+def _block_key(recorded: Recorded[Event]) -> Key:
+    return recorded.stream.workspace, recorded.sequence // BLOCK
+
+
 VIEW = View(tables.timeline, TimelineEntry, _key, project, append_only=True)
+BLOCKS = View(tables.timeline_block, BlockRow, _block_key, project_block)

@@ -1,6 +1,6 @@
 """What a view is: a table, the row that a message touches, and a pure function from row to row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from operator import attrgetter
@@ -28,6 +28,18 @@ class View(Generic[M, R]):
     project: Callable[[R | None, M], R | None]
     wants: frozenset[str] | None = None  # types of messages; others are not even read for it
     append_only: bool = False  # no message changes a row that is there
+    # In place of the projection's, where less than all of a message is needed.
+    read: Callable[[Any], Sequence[M]] | None = None
+    history: Table | None = None  # every state that its rows have had; see `projections.history`
+
+    @property
+    def name(self) -> str:
+        return self.table.name
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All that it writes; they move from schema to schema together."""
+        return (self.table,) if self.history is None else (self.table, self.history)
 
     def __post_init__(self) -> None:
         names = [field.name for field in fields(self.row)]  # type: ignore[arg-type]

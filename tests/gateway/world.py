@@ -72,7 +72,8 @@ from projections import timeline as event_rows
 from projections import work_items as work_rows
 from projections.answers import Evaluation, Job, QueueItem, Version, with_progress
 from projections.model_filter import ALL_MODELS, ModelFilter
-from projections.queries import Queries, ReadModelUnavailable
+from projections.queries import Queries
+from projections.registry import ReadModelUnavailable
 from projections.view import View
 
 W = "default"

@@ -15,7 +15,8 @@ from domain.messages import Event
 from finetrail.stack.supervisor import EmbeddedStack
 from projections.model_filter import ModelFilter
 from projections.projection import registry, step_metrics
-from projections.queries import Queries, ReadModelUnavailable, open_queries
+from projections.queries import Queries, open_queries
+from projections.registry import ReadModelUnavailable
 from projections.run import Runner
 from tests.infra import free_port
 from tests.projections import histories as h

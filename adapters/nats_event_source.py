@@ -44,6 +44,7 @@ class LogMessage:
     headers: Mapping[str, str]
     data: bytes
     pending: int
+    block: bytes = b""  # the headers as they stand on the wire, the server's own too
 
 
 class NatsEventSource:
@@ -200,7 +201,7 @@ class _Pull:
             if status:
                 self._on_status(headers.split(maxsplit=2)[1], headers_of(headers))
             else:
-                self._on_delivery(subject.decode(), reply.decode(), headers_of(headers), data)
+                self._on_delivery(subject.decode(), reply.decode(), headers, data)
 
     def _on_status(self, status: bytes, headers: Mapping[str, str]) -> None:
         """A heartbeat, or the end of a request with what it left undelivered."""
@@ -212,9 +213,7 @@ class _Pull:
         else:
             self._asked -= int(left)
 
-    def _on_delivery(
-        self, subject: str, reply: str, headers: Mapping[str, str], data: bytes
-    ) -> None:
+    def _on_delivery(self, subject: str, reply: str, block: bytes, data: bytes) -> None:
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>;
         # with a domain the first two are <domain>.<account>.<stream>.<consumer> and a token follows.
         tokens = reply.split(".")
@@ -225,7 +224,10 @@ class _Pull:
             self._broken = True
         if not self._broken:
             self._asked -= 1
-            self._arrived.append(LogMessage(int(sequence), subject, headers, data, int(pending)))
+            headers = headers_of(block)
+            self._arrived.append(
+                LogMessage(int(sequence), subject, headers, data, int(pending), block)
+            )
 
 
 async def _unheard(_: Msg) -> None:

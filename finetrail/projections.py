@@ -13,7 +13,9 @@ from adapters.jetstream_feed_log import JetStreamFeedLog
 from adapters.nats_connection import close, connect, end
 from adapters.nats_event_source import NatsEventSource
 from finetrail import metrics
+from finetrail.audit.archiving import build_archiver
 from finetrail.settings import Settings
+from projections.archive import Archiver
 from projections.feed import Feeder
 from projections.figures import FIGURES
 from projections.postgres import AWAY
@@ -74,7 +76,8 @@ async def _project(settings: Settings) -> None:
     )
     try:
         feeder = Feeder(NatsEventSource(nc, "EVENTS"), JetStreamFeedLog(nc))
-        await asyncio.gather(_run(feeder), _project_views(nc, dsn))
+        archiver = build_archiver(nc, settings)
+        await asyncio.gather(_run(feeder), _run(archiver), _project_views(nc, dsn))
     finally:
         await close(nc)
 
@@ -97,7 +100,7 @@ async def _create_tables_when_there(dsn: str) -> None:
             await asyncio.sleep(RETRY_S)
 
 
-async def _run(runner: Runner[Any] | Feeder) -> None:
+async def _run(runner: Runner[Any] | Feeder | Archiver) -> None:
     """A bug in one projection must not stop the other, nor whatever else runs in this process."""
     while True:
         try:

@@ -130,6 +130,19 @@ class TracingSettings(_Section):
     endpoint: str | None = None  # OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces
 
 
+class AuditSettings(_Section):
+    """What proves later that the log was not changed."""
+
+    key_file: Path | None = None
+    sign_seconds: float = Field(default=60, gt=0, le=86_400)  # a head is signed when this long or
+    sign_events: int = Field(default=1000, ge=1, le=1_000_000)  # so many events are without one
+    publish_folder: Path | None = None  # one more place for heads, such as another host's mount
+    publish_bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] | None = (
+        None  # another one, at the S3 server of blobs.s3
+    )
+    publish_lock_days: int = Field(default=365, ge=1, le=36_500)  # that a bucket must keep them
+
+
 class AgentSettings(_Section):
     id: Token | None = None
     name: str | None = None
@@ -164,6 +177,7 @@ class Settings(BaseSettings):
     agent: AgentSettings = AgentSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    audit: AuditSettings = AuditSettings()
 
     @override
     @classmethod
@@ -182,6 +196,12 @@ class Settings(BaseSettings):
     def _external_servers_need_an_address_each(self) -> Self:
         if self.nats.url is None and self.nats.replicas != 1:
             raise ValueError("nats.replicas above 1 needs a cluster of your own in nats.url")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_go_to_the_server_of_the_blobs(self) -> Self:
+        if self.audit.publish_bucket is not None and self.blobs.s3 is None:
+            raise ValueError("audit.publish_bucket needs an S3 server in blobs.s3")
         return self
 
     @property

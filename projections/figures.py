@@ -44,3 +44,25 @@ RUNNING: Final = Gauge(
     ("projection",),
     registry=FIGURES,
 )
+HEAD_AGE_SECONDS: Final = Gauge(
+    "finetrail_audit_head_age_seconds",
+    "Time since the log's chain was last signed; grows while nothing happens.",
+    registry=FIGURES,
+)
+UNSIGNED: Final = Gauge(
+    "finetrail_audit_unsigned_events",
+    "Events behind the last signed head, which are not proven yet.",
+    registry=FIGURES,
+)
+PUBLISHED: Final = Gauge(
+    "finetrail_audit_heads_kept",
+    "1 while every signed head is in this place outside of the database, 0 when it cannot be put there.",
+    ("place",),
+    registry=FIGURES,
+)
+PARKED: Final = Gauge(
+    "finetrail_projection_view_parked",
+    "1 while a view stands still before a message that cannot be read or written.",
+    ("projection", "view"),
+    registry=FIGURES,
+)

@@ -1,0 +1,1 @@
+"""Tamper evidence: the key, the verification of the log, evidence bundles."""

@@ -13,6 +13,8 @@ from domain.dead_letters.commands import DeadLetterCommand
 from domain.dead_letters.events import DeadLetterEvent
 from domain.evaluations.commands import EvaluationCommand
 from domain.evaluations.events import EvaluationEvent
+from domain.job_logs.commands import JobLogCommand
+from domain.job_logs.events import JobLogEvent
 from domain.jobs.commands import JobCommand
 from domain.jobs.events import JobEvent
 from domain.links.commands import LinkCommand
@@ -45,6 +47,7 @@ _COMMANDS: Final[dict[Aggregate, Any]] = {
     "dead_letter": DeadLetterCommand,
     "link": LinkCommand,
     "webhook": WebhookCommand,
+    "job_log": JobLogCommand,
 }
 _EVENTS: Final[dict[Aggregate, Any]] = {
     "dataset": DatasetEvent,
@@ -58,6 +61,7 @@ _EVENTS: Final[dict[Aggregate, Any]] = {
     "dead_letter": DeadLetterEvent,
     "link": LinkEvent,
     "webhook": WebhookEvent,
+    "job_log": JobLogEvent,
 }
 
 

@@ -22,6 +22,7 @@ Aggregate = Literal[
     "dead_letter",
     "link",
     "webhook",
+    "job_log",
 ]
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 

@@ -17,6 +17,7 @@ from domain.evaluations.commands import (
     ReleaseEvaluation,
     RunEvaluation,
 )
+from domain.job_logs.commands import ArchiveLogs
 from domain.jobs.commands import (
     ClaimJob,
     CompleteJob,
@@ -64,6 +65,7 @@ REACTIONS_ONLY: Final = (
     RecordFailure,
     ExpireLease,
     ExpireEvaluationLease,
+    ArchiveLogs,
 )
 REACTIONS_TOO: Final = (RunEvaluation,)
 ID_FIELDS: Final[dict[Aggregate, str]] = {
@@ -75,6 +77,7 @@ ID_FIELDS: Final[dict[Aggregate, str]] = {
     "agent": "agent_id",
     "link": "link_id",
     "webhook": "webhook_id",
+    "job_log": "job_id",
 }
 
 

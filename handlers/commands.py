@@ -10,6 +10,7 @@ from domain.agents.agent import decider as agents
 from domain.datasets.dataset import decider as datasets
 from domain.dead_letters.dead_letter import decider as dead_letters
 from domain.evaluations.evaluation import decider as evaluations
+from domain.job_logs.job_log import decider as job_logs
 from domain.jobs.job import decider as jobs
 from domain.links.link import decider as links
 from domain.messages import Command, Decider, Envelope, Outcome
@@ -36,6 +37,7 @@ DECIDERS: Final[dict[Aggregate, Decider[Any, Any, Any]]] = {
     "dead_letter": dead_letters,
     "link": links,
     "webhook": webhooks,
+    "job_log": job_logs,
 }
 
 

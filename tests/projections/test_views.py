@@ -47,7 +47,14 @@ BIRTHS = (
     "KeyIssued",
 )
 # What only auditors ask for; it is no state of anything that is listed.
-TIMELINE_ONLY = {"LinkIssued", "DeadLetterRetried", "DeadLetterDiscarded"}
+TIMELINE_ONLY = {
+    "LinkIssued",
+    "DeadLetterRetried",
+    "DeadLetterDiscarded",
+    "WebhookReplayed",
+    "LogsArchived",
+    "LogChunkTaken",
+}
 
 
 def rows(view: View[Any, R], events: Sequence[Event]) -> dict[Key, R]:

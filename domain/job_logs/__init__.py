@@ -1,0 +1,1 @@
+"""What was said while a job ran, kept for ever as blobs."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 from uuid import UUID
 
@@ -26,6 +26,18 @@ SPEAKING_FOR_OTHERS = frozenset({GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURC
 # Streams that are under way at once; each comes many times.
 REMEMBERED: Final = 4096
 _RECORDED: Final = itemgetter("ce-type", "ce-time", "ce-id", "ce-correlationid", "ce-causationid")
+
+
+class Header(NamedTuple):
+    """An event in the log, without its payload."""
+
+    id: UUID
+    stream: StreamId
+    recorded_at: datetime
+    actor: str
+    source: str
+    correlation_id: UUID
+    causation_id: UUID
 
 
 def encode_command(envelope: Envelope[Command]) -> tuple[Headers, bytes]:
@@ -92,6 +104,30 @@ def encode_event(
     return headers, event.model_dump_json().encode()
 
 
+def decode_header(subject: str, headers: Mapping[str, str]) -> Header:
+    """Read what is known of an event without its payload.
+
+    Raises:
+        ValueError: A header is missing or damaged.
+    """
+    try:
+        type_, time, *ids = _RECORDED(headers)
+    except KeyError as missing:
+        raise ValueError(f"header {missing.args[0]} is missing") from None
+    if not type_:
+        raise ValueError("header ce-type is empty")
+    id_, correlation_id, causation_id = _uuids(ids)
+    return Header(
+        id_,
+        _stream(subject),
+        _time(time),
+        _unquoted(headers.get("ce-actor", "")),
+        _source(headers.get("ce-source", "")),
+        correlation_id,
+        causation_id,
+    )
+
+
 def decode_recorded(
     subject: str, sequence: int, headers: Mapping[str, str], data: bytes
 ) -> Recorded[Event]:
@@ -101,24 +137,18 @@ def decode_recorded(
         UnknownType: A newer writer's event.
         ValueError: The record is damaged.
     """
-    try:
-        type_, time, *ids = _RECORDED(headers)
-    except KeyError as missing:
-        raise ValueError(f"header {missing.args[0]} is missing") from None
-    if not type_:
-        raise ValueError("header ce-type is empty")
+    header = decode_header(subject, headers)
     version = int(headers.get("ce-schemaversion", "1"))
-    event = decode_event(type_, version, data)
-    id_, correlation_id, causation_id = _uuids(ids)
+    event = decode_event(headers["ce-type"], version, data)
     return Recorded(
-        id=id_,
-        stream=_stream(subject),
+        id=header.id,
+        stream=header.stream,
         sequence=sequence,
-        recorded_at=_time(time),
-        actor=unquote(headers.get("ce-actor", "")),
-        source=headers.get("ce-source", "").rpartition("/")[2],
-        correlation_id=correlation_id,
-        causation_id=causation_id,
+        recorded_at=header.recorded_at,
+        actor=header.actor,
+        source=header.source,
+        correlation_id=header.correlation_id,
+        causation_id=header.causation_id,
         event=event,
         traceparent=headers.get(HEADER, ""),
         payload=data if version == event.schema_version else b"",
@@ -169,6 +199,12 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+def _source_of_uri(text: str) -> str:
+    return text.rpartition("/")[2]
+
+
 _stream = lru_cache(REMEMBERED)(StreamId.of_subject)
+_unquoted = lru_cache(REMEMBERED)(unquote)
+_source = lru_cache(REMEMBERED)(_source_of_uri)
 # A fifth of the time that `UUID` itself takes for three.
 _uuids = TypeAdapter(tuple[UUID, UUID, UUID]).validate_python

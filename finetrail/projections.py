@@ -20,6 +20,7 @@ from projections.feed import Feeder
 from projections.figures import FIGURES
 from projections.postgres import AWAY
 from projections.projection import registry, step_metrics
+from projections.rebuild import Rebuilder
 from projections.run import Runner
 from projections.run import connect as connect_postgres
 from projections.schema import ensure_tables
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 async def create_tables(dsn: str) -> None:
-    """Make what this build reads and writes; what another build left is replaced and replayed."""
+    """Make what this build reads and writes; beside what another build left, which is read until then."""
     connection = await connect_postgres(dsn)
     try:
         for projection in (registry, step_metrics):
@@ -84,11 +85,15 @@ async def _project(settings: Settings) -> None:
 
 async def _project_views(nc: Client, dsn: str) -> None:
     await _create_tables_when_there(dsn)
-    runners: Sequence[Runner[Any]] = (
-        Runner(registry, NatsEventSource(nc, "EVENTS"), dsn),
-        Runner(step_metrics, ClaimedSource(nc, "TELEMETRY", "telemetry.*.metrics.>"), dsn),
+    events = NatsEventSource(nc, "EVENTS")
+    telemetry = ClaimedSource(nc, "TELEMETRY", "telemetry.*.metrics.>")
+    work: Sequence[Runner[Any] | Rebuilder[Any]] = (
+        Runner(registry, events, dsn),
+        Runner(step_metrics, telemetry, dsn),
+        Rebuilder(registry, events, dsn),
+        Rebuilder(step_metrics, telemetry, dsn),
     )
-    await asyncio.gather(*map(_run, runners))
+    await asyncio.gather(*map(_run, work))
 
 
 async def _create_tables_when_there(dsn: str) -> None:
@@ -100,7 +105,7 @@ async def _create_tables_when_there(dsn: str) -> None:
             await asyncio.sleep(RETRY_S)
 
 
-async def _run(runner: Runner[Any] | Feeder | Archiver) -> None:
+async def _run(runner: Runner[Any] | Rebuilder[Any] | Feeder | Archiver) -> None:
     """A bug in one projection must not stop the other, nor whatever else runs in this process."""
     while True:
         try:

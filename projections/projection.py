@@ -11,10 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic
 
-from domain.catalog import EVENTS, UnknownType
-from domain.messages import Event, Recorded
+from domain.catalog import EVENTS
 from domain.telemetry import MetricsLogged
-from domain.wire import decode_recorded
 from projections import (
     access_keys,
     agents,
@@ -30,13 +28,10 @@ from projections import (
 from projections.metrics import StepRow
 from projections.ports import Message
 from projections.positions import METRICS, REGISTRY
+from projections.reading import event_type, read_event
 from projections.view import M, View
 
 _log = logging.getLogger(__name__)
-
-
-class Unreadable(Exception):
-    """A message that must not be passed over cannot be read; trying again does not help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +45,6 @@ class Projection(Generic[M]):
     # What this build can read. A build that can read more replays too, for what was passed over.
     reads: tuple[str, ...]
     outlives_log: bool = False  # the stream forgets by age and size; rows made from it stay
-
-
-def event_type(message: Message) -> str:
-    return message.headers.get("ce-type", "")
-
-
-def read_event(message: Message) -> Sequence[Recorded[Event]]:
-    """Read an event; one of a newer writer is passed over.
-
-    Raises:
-        Unreadable: The log is damaged. A view without this event would be wrong for ever.
-    """
-    try:
-        return [decode_recorded(message.subject, message.sequence, message.headers, message.data)]
-    except UnknownType as error:
-        _log.info("event %d is passed over: %s", message.sequence, error)
-        return []
-    except ValueError as error:
-        raise Unreadable(f"event {message.sequence} on {message.subject}: {error}") from error
 
 
 def read_steps(message: Message) -> Sequence[StepRow]:

@@ -1,16 +1,21 @@
 """Every event as one row: who did what, when, and because of what."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
+from domain.catalog import EVENTS
 from domain.feed import HIDDEN
 from domain.messages import Event, Recorded
 from domain.subjects import Aggregate
+from domain.wire import decode_header
 from projections import tables
+from projections.ports import Message
+from projections.reading import Unreadable, read_event
 from projections.view import Json, Key, View
 
 BLOCK: Final = (
@@ -61,7 +66,56 @@ class BlockRow:
     earliest: datetime
 
 
-def project(_: TimelineEntry | None, recorded: Recorded[Event]) -> TimelineEntry:
+def read_entries(message: Message) -> Sequence[TimelineEntry]:
+    """Read an event without its payload, which is kept as it was written.
+
+    Raises:
+        Unreadable: A header is missing or damaged.
+    """
+    type_ = message.headers.get("ce-type", "")
+    try:
+        version = int(message.headers.get("ce-schemaversion", "1"))
+        if as_written(type_) != version:
+            return [
+                project(None, recorded)
+                for recorded in read_event(message)  # of an older build, or with what is hidden
+            ]
+        header = decode_header(message.subject, message.headers)
+        data = Json(message.data.decode())
+    except ValueError as error:
+        raise Unreadable(f"event {message.sequence} on {message.subject}: {error}") from error
+    stream = header.stream
+    return [
+        TimelineEntry(
+            stream.workspace,
+            message.sequence,
+            header.id,
+            type_,
+            stream.aggregate,
+            stream.id,
+            header.actor,
+            header.source,
+            header.correlation_id,
+            header.causation_id,
+            header.recorded_at,
+            data,
+        )
+    ]
+
+
+@cache
+def as_written(type_: str) -> int | None:
+    """The version in which an event's payload is shown as it is; None where none is."""
+    known = EVENTS.get(type_)
+    return known[1].schema_version if known and not _hidden(known[1]) else None
+
+
+def project(_: TimelineEntry | None, told: TimelineEntry | Recorded[Event]) -> TimelineEntry:
+    """Also of an event that was read already."""
+    return told if isinstance(told, TimelineEntry) else _entry(told)
+
+
+def _entry(recorded: Recorded[Event]) -> TimelineEntry:
     event = recorded.event
     return TimelineEntry(
         workspace=recorded.stream.workspace,
@@ -99,20 +153,26 @@ def _hidden(event: type[Event]) -> set[str] | None:
     return HIDDEN & event.model_fields.keys() or None
 
 
-def _key(recorded: Recorded[Event]) -> Key:
-    return recorded.stream.workspace, recorded.sequence
+def _key(told: TimelineEntry | Recorded[Event]) -> Key:
+    if isinstance(told, TimelineEntry):
+        return told.workspace, told.sequence
+    return told.stream.workspace, told.sequence
 
 
-def project_block(row: BlockRow | None, recorded: Recorded[Event]) -> BlockRow:
-    if row is not None and row.earliest <= recorded.recorded_at:
+def project_block(row: BlockRow | None, told: TimelineEntry | Recorded[Event]) -> BlockRow:
+    time = told.time if isinstance(told, TimelineEntry) else told.recorded_at
+    if row is not None and row.earliest <= time:
         return row
-    block = recorded.sequence // BLOCK
-    return BlockRow(recorded.stream.workspace, block, recorded.recorded_at)
+    workspace, block = _block_key(told)
+    return BlockRow(workspace, block, time)
 
 
-def _block_key(recorded: Recorded[Event]) -> Key:
-    return recorded.stream.workspace, recorded.sequence // BLOCK
+def _block_key(told: TimelineEntry | Recorded[Event]) -> Key:
+    workspace, sequence = _key(told)
+    return workspace, sequence // BLOCK
 
 
-VIEW = View(tables.timeline, TimelineEntry, _key, project, append_only=True)
-BLOCKS = View(tables.timeline_block, BlockRow, _block_key, project_block)
+VIEW = View(tables.timeline, TimelineEntry, _key, project, append_only=True, read=read_entries)
+BLOCKS: View[Any, BlockRow] = View(
+    tables.timeline_block, BlockRow, _block_key, project_block, read=read_entries
+)

@@ -25,10 +25,10 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 class RowStore(Generic[M, R]):
     """Reads and writes the rows of one view."""
 
-    def __init__(self, view: View[M, R]) -> None:
+    def __init__(self, view: View[M, R], schema: str) -> None:
         columns, keys = list(view.table.columns), list(view.table.primary_key.columns)
-        table = view.table.fullname
-        self._table = view.table
+        table = f"{schema}.{view.table.name}"
+        self.schema, self._table = schema, view.table.name
         self._columns = [column.name for column in columns]
         self._row = view.row
         # Off from the first row on that is there already, by whatever hand.
@@ -65,8 +65,8 @@ class RowStore(Generic[M, R]):
         )
         if self.copies and len(rows) >= COPIED:
             await connection.copy_records_to_table(
-                self._table.name,
-                schema_name=self._table.schema,
+                self._table,
+                schema_name=self.schema,
                 columns=self._columns,
                 records=zip(*arrays, strict=True),
             )

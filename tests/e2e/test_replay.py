@@ -54,7 +54,7 @@ async def all_rows(dsn: str) -> dict[str, list[str]]:
         )
         rows = {}
         for (table,) in tables:
-            if "checkpoint" in table or "schema" in table:
+            if table.startswith("projection_"):
                 continue
             found = await connection.fetch(f'SELECT t::text FROM finetrail."{table}" t')  # noqa: S608
             rows[table] = sorted(row[0] for row in found)

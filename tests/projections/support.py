@@ -89,7 +89,13 @@ async def execute(dsn: str, statement: str) -> None:
 
 
 async def drop_everything(dsn: str) -> None:
-    await execute(dsn, "DROP SCHEMA IF EXISTS finetrail CASCADE")
+    connection = await asyncpg.connect(dsn)
+    try:
+        ours = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^finetrail'"
+        for (schema,) in await connection.fetch(ours):
+            await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+    finally:
+        await connection.close()
 
 
 async def all_rows(dsn: str) -> Rows:
@@ -101,7 +107,7 @@ async def all_rows(dsn: str) -> Rows:
         )
         rows: Rows = {}
         for (table,) in found:
-            if table != "projection_checkpoint":
+            if not table.startswith("projection_"):
                 records = await connection.fetch(f"SELECT t::text FROM finetrail.{table} AS t")  # noqa: S608
                 rows[table] = sorted(record[0] for record in records)
         return rows

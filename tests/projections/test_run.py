@@ -17,12 +17,13 @@ from typing_extensions import override
 from domain.messages import Event
 from finetrail import projections as process
 from finetrail.stack.supervisor import EmbeddedStack
-from projections import run
+from projections import writing
 from projections.ports import Message
 from projections.projection import registry, step_metrics
 from projections.run import Runner
 from projections.schema import rewind
 from projections.upsert import COPIED
+from projections.view import View
 from tests.projections import histories as h
 from tests.projections.support import (
     ListSource,
@@ -208,7 +209,7 @@ async def test_a_server_that_is_killed_in_mid_statement_is_only_away(
     dsn: str, log: list[h.Stored], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await make_tables(dsn, registry)
-    fold = run._fold
+    fold = writing.fold
     failures = [asyncpg.InternalClientError("cannot switch to state 15")]
 
     async def failing_once(*arguments: Any) -> None:
@@ -216,7 +217,7 @@ async def test_a_server_that_is_killed_in_mid_statement_is_only_away(
             raise failures.pop()
         await fold(*arguments)
 
-    monkeypatch.setattr(run, "_fold", failing_once)
+    monkeypatch.setattr(writing, "fold", failing_once)
     runner = Runner(registry, ListSource(log), dsn)
     async with running(runner):
         await eventually(lambda: reached(runner, len(log)))
@@ -271,23 +272,60 @@ async def test_an_event_of_a_newer_build_is_passed_over(dsn: str, log: list[h.St
     assert len((await all_rows(dsn))["timeline"]) == len(log) - 1
 
 
-async def test_a_broken_payload_stops_its_projection_where_it_stands_and_says_so(
+async def parked(dsn: str) -> dict[str, int]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        find = "SELECT name, parked_at FROM finetrail.projection_view WHERE parked_at IS NOT NULL"
+        return dict(await connection.fetch(find))
+    finally:
+        await connection.close()
+
+
+async def test_a_broken_payload_parks_the_views_that_want_it_and_the_others_go_on(
     dsn: str, log: list[h.Stored], caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = replace(log[4], data=b'{"type": "DatasetRegistered"}')
-    runner = await project(registry, ListSource([*log[:4], broken, *log[5:]]), dsn)
-    other = await project(step_metrics, ListSource([h.reported(1, "j", 1, [h.step(1)])]), dsn)
+    await project(registry, ListSource(log), dsn)
+    whole = await all_rows(dsn)
+    await drop_everything(dsn)
+    place = next(n for n, m in enumerate(log) if m.headers["ce-type"] == "EpochCompleted")
+    broken = replace(log[place], data=b'{"type": "EpochCompleted"}')
+    source = ListSource([*log[:place], broken, *log[place + 1 :]], sizes=(7,))
+    runner = await project(registry, source, dsn)
+    found = await all_rows(dsn)
 
-    assert (runner.state.status, runner.state.sequence) == ("stopped", 4)
-    assert "event 5" in str(runner.state.error)
-    sequence, error = await checkpoint(dsn)
-    assert (sequence, error) == (4, runner.state.error), "other processes can see it"
-    assert [r.levelname for r in caplog.records if "event 5" in r.message] == ["CRITICAL"]
-    assert other.state.sequence == 1, "the other projection is not touched"
+    assert (runner.state.status, runner.state.sequence) == ("running", len(log))
+    wanting = {"job", "job_epoch"}
+    assert await parked(dsn) == dict.fromkeys(wanting, place + 1)
+    told = [r.message for r in caplog.records if r.levelname == "CRITICAL"]
+    assert len(told) == len(wanting)
+    assert f"parked before sequence {place + 1}" in told[0]
+    others = whole.keys() - wanting - {"job_history", "timeline"}
+    assert {name: found[name] for name in others} == {name: whole[name] for name in others}
+    assert len(found["timeline"]) == len(whole["timeline"]), "it shows what was written"
+    assert found["job"] != whole["job"]
 
+    again = await project(registry, source, dsn)
+    assert await all_rows(dsn) == found, "and a restart changes nothing"
+    assert again.state.status == "running"
+
+
+async def test_a_row_that_cannot_be_written_parks_its_view_alone(
+    dsn: str, log: list[h.Stored], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold = writing.fold
+    place = next(n for n, m in enumerate(log) if m.headers["ce-type"] == "ModelReady")
+
+    async def refused(connection: Any, view: View[Any, Any], store: Any, its: Any) -> None:
+        if view.name == "model_version" and any(one.sequence == place + 1 for one in its):
+            raise asyncpg.NumericValueOutOfRangeError("too large")
+        await fold(connection, view, store, its)
+
+    monkeypatch.setattr(writing, "fold", refused)
     await project(registry, ListSource(log), dsn)
 
-    assert await checkpoint(dsn) == (len(log), None), "and it goes on once it can be read"
+    assert await parked(dsn) == {"model_version": place + 1}
+    assert len((await all_rows(dsn))["timeline"]) == len(log)
+    assert await checkpoint(dsn) == (len(log), None)
 
 
 async def test_telemetry_that_cannot_be_read_is_passed_over(dsn: str) -> None:
@@ -327,28 +365,6 @@ async def test_telemetry_that_was_lost_takes_no_stored_step_with_it(dsn: str) ->
     await project(step_metrics, ListSource([h.reported(1, "k", 1, [h.step(1)])]), dsn, until=1)
 
     assert len((await all_rows(dsn))["job_step"]) == 6
-
-
-async def test_another_builds_tables_are_replaced_at_the_start_and_only_there(
-    dsn: str, log: list[h.Stored]
-) -> None:
-    newer = replace(registry, revision=registry.revision + 1)
-    await project(registry, ListSource(log), dsn)
-    before = await all_rows(dsn)
-    await make_tables(dsn, newer)
-    assert not any((await all_rows(dsn))["timeline"])
-
-    older = Runner(registry, ListSource(log), dsn)
-
-    async def kept_out() -> bool:
-        return older.state.status == "replaced"
-
-    async with running(older):
-        await eventually(kept_out)
-    assert await checkpoint(dsn) == (0, None)
-
-    await project(newer, ListSource(log), dsn)
-    assert await all_rows(dsn) == before
 
 
 async def test_a_start_with_the_same_tables_keeps_the_rows(dsn: str, log: list[h.Stored]) -> None:

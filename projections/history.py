@@ -1,0 +1,42 @@
+"""What rows were: every state that a view's rows have had, kept beside them and written with them.
+
+A state is valid from the sequence of the event that made it until that of the key's next one, so
+nothing that was written is ever changed: while a log is replayed states are copied, not looked up.
+"""
+
+from collections.abc import Sequence
+from dataclasses import make_dataclass
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Generic
+
+from projections.ddl import Connection
+from projections.upsert import RowStore
+from projections.view import M, R, View
+
+SINCE = "valid_from"
+
+
+class StateStore(Generic[M, R]):
+    """Writes the states of one view's rows."""
+
+    def __init__(self, view: View[M, R], schema: str) -> None:
+        if view.history is None:
+            raise TypeError(f"view {view.name} keeps no states")
+        self._values_of = attrgetter(*(column.name for column in view.table.columns))
+        self._state = make_dataclass("State", [column.name for column in view.history.columns])
+        states: View[M, Any] = View(
+            view.history, self._state, view.key, lambda row, _: row, append_only=True
+        )
+        self._store = RowStore(states, schema)
+
+    async def write(self, connection: Connection, states: Sequence[tuple[R, int]]) -> None:
+        """Write rows with the sequence from which on they were so."""
+        rows = [self._state(*self._values_of(row), since) for row, since in states]
+        await self._store.write(connection, rows)
+
+
+@lru_cache
+def state_store(view: View[M, R], schema: str) -> StateStore[M, R]:
+    """One for the life of a process: to make a row's class takes longer than to write a batch."""
+    return StateStore(view, schema)

@@ -20,7 +20,7 @@ SINCE = "valid_from"
 class StateStore(Generic[M, R]):
     """Writes the states of one view's rows."""
 
-    def __init__(self, view: View[M, R], schema: str) -> None:
+    def __init__(self, view: View[M, R], schema: str, *, bulk: bool) -> None:
         if view.history is None:
             raise TypeError(f"view {view.name} keeps no states")
         self._values_of = attrgetter(*(column.name for column in view.table.columns))
@@ -28,15 +28,15 @@ class StateStore(Generic[M, R]):
         states: View[M, Any] = View(
             view.history, self._state, view.key, lambda row, _: row, append_only=True
         )
-        self._store = RowStore(states, schema)
+        self.rows = RowStore(states, schema, bulk=bulk)
 
     async def write(self, connection: Connection, states: Sequence[tuple[R, int]]) -> None:
         """Write rows with the sequence from which on they were so."""
         rows = [self._state(*self._values_of(row), since) for row, since in states]
-        await self._store.write(connection, rows)
+        await self.rows.write(connection, rows)
 
 
 @lru_cache
-def state_store(view: View[M, R], schema: str) -> StateStore[M, R]:
+def state_store(view: View[M, R], schema: str, *, bulk: bool) -> StateStore[M, R]:
     """One for the life of a process: to make a row's class takes longer than to write a batch."""
-    return StateStore(view, schema)
+    return StateStore(view, schema, bulk=bulk)

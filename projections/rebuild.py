@@ -137,7 +137,7 @@ class Filler(Generic[M]):
         self._position = ShadowPosition(rebuild)
         schemas = dict.fromkeys(rebuild.views, rebuild.schema)
         parked = {view: at for view, (at, _) in rebuild.parked.items()}
-        self._writer = Writer(projection, self._position, schemas, parked)
+        self._writer = Writer(projection, self._position, schemas, parked, bulk=True)
         self._connection = connection
         self._batches = batches
         self._left: Sequence[Message] = ()
@@ -283,6 +283,7 @@ class Rebuilder(Generic[M]):
             views = [view for view in self._projection.views if view.name in row["views"]]
             wanted = [table for view in views for table in view.tables]
             keyless = [view.table for view in views if view.append_only]
+            keyless += [view.history for view in views if view.history is not None]
             await ddl.create_bare(connection, wanted, schema, keyless)
             names = [view.name for view in views]
             await connection.execute(_BEGIN, row["id"], self._fingerprint, schema, names)

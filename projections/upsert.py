@@ -23,12 +23,15 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 class RowStore(Generic[M, R]):
-    """Reads and writes the rows of one view."""
+    """Reads and writes the rows of one view.
 
-    def __init__(self, view: View[M, R], schema: str) -> None:
+    With ``bulk`` rows that no message changes are always copied: their table has no key yet.
+    """
+
+    def __init__(self, view: View[M, R], schema: str, *, bulk: bool = False) -> None:
         columns, keys = list(view.table.columns), list(view.table.primary_key.columns)
         table = f"{schema}.{view.table.name}"
-        self.schema, self._table = schema, view.table.name
+        self.schema, self.bulk, self._table = schema, bulk, view.table.name
         self._columns = [column.name for column in columns]
         self._row = view.row
         # Off from the first row on that is there already, by whatever hand.
@@ -63,7 +66,7 @@ class RowStore(Generic[M, R]):
             write(values) if write else values
             for write, values in zip(self._writers, columns, strict=True)
         )
-        if self.copies and len(rows) >= COPIED:
+        if self.copies and (self.bulk or len(rows) >= COPIED):
             await connection.copy_records_to_table(
                 self._table,
                 schema_name=self.schema,

@@ -71,12 +71,14 @@ class Writer(Generic[M]):
         position: Position,
         schemas: Mapping[str, str],
         parked: Mapping[str, int],
+        *,
+        bulk: bool = False,
     ) -> None:
         self.parked = dict(parked)
         self._projection = projection
         self._position = position
         self._views = [view for view in projection.views if view.name in schemas]
-        self._stores = [RowStore(view, schemas[view.name]) for view in self._views]
+        self._stores = [RowStore(view, schemas[view.name], bulk=bulk) for view in self._views]
         self._wanted: dict[str, list[tuple[Callable[[Message], Sequence[M]], list[int]]]] = {}
 
     def empty(self, after: int) -> Batch[M]:
@@ -108,7 +110,7 @@ class Writer(Generic[M]):
         try:
             await self._move(connection, batch, before)
         except asyncpg.UniqueViolationError:
-            copying = [store for store in self._stores if store.copies]
+            copying = [store for store in self._all_stores() if store.copies]
             if not copying:
                 await self._isolate(connection, batch, before)
                 return
@@ -118,6 +120,12 @@ class Writer(Generic[M]):
             await self.write(connection, batch, before)
         except _POISON:
             await self._isolate(connection, batch, before)
+
+    def _all_stores(self) -> list[RowStore[M, Any]]:
+        pairs = zip(self._views, self._stores, strict=True)
+        kept = [(view, store) for view, store in pairs if view.history is not None]
+        states = [state_store(view, store.schema, bulk=store.bulk).rows for view, store in kept]
+        return [*self._stores, *states]
 
     async def _isolate(self, connection: Connection, batch: Batch[M], before: int) -> None:
         """Halve it until it is known which message cannot be written for which views."""
@@ -220,7 +228,7 @@ async def fold(
     if changed:
         await store.write(connection, changed)
     if states:
-        await state_store(view, store.schema).write(connection, states)
+        await state_store(view, store.schema, bulk=store.bulk).write(connection, states)
 
 
 def _projected(

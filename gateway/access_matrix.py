@@ -37,6 +37,7 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         ("GET", f"{_API}/jobs/{{job_id}}/events"): "viewer",
         ("GET", f"{_API}/models"): "viewer",
         ("GET", f"{_API}/models/{{name}}"): "viewer",
+        ("GET", f"{_API}/models/{{name}}/activations"): "viewer",
         ("GET", f"{_API}/models/{{name}}/versions"): "viewer",
         ("GET", f"{_API}/models/{{name}}/versions/{{number}}"): "viewer",
         ("GET", f"{_API}/models/{{name}}/versions/{{number}}/download"): "viewer",

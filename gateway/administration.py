@@ -14,6 +14,7 @@ from domain.access.commands import IssueKey, RevokeKey
 from domain.access.events import Role
 from domain.agents.commands import DrainAgent
 from gateway.api_keys import NewKey, new_key
+from gateway.as_of import Shown
 from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, require_revision
 from gateway.fleet import Fleet
@@ -86,7 +87,7 @@ class Agent(msgspec.Struct):
     invited_by: str | None
     expires_at: datetime | None
     joined_at: datetime | None
-    connected: bool
+    connected: bool | None
     last_seen: datetime | None
     slots: int | None
     holds: list[HeldAttempt]
@@ -132,11 +133,11 @@ class KeysController(Controller):
 
     @get("/")
     async def list_keys(
-        self, queries: NamedDependency[Queries], workspace: NamedDependency[str]
-    ) -> Page[Key]:
+        self, shown: NamedDependency[Shown], workspace: NamedDependency[str]
+    ) -> Response[Page[Key]]:
         """The keys in force, oldest first."""
-        rows = await queries.keys(workspace)
-        return Page([_key(row) for row in rows if row.status == "active"])
+        rows = await shown.queries.keys(workspace)
+        return shown.whole([_key(row) for row in rows if row.status == "active"])
 
     @post("/", status_code=201)
     async def issue(
@@ -178,12 +179,17 @@ class AgentsController(Controller):
     @get("/")
     async def list_agents(
         self,
-        queries: NamedDependency[Queries],
+        shown: NamedDependency[Shown],
         fleet: NamedDependency[Fleet],
         workspace: NamedDependency[str],
-    ) -> Page[Agent]:
-        """In the order of their invitation or enrolment, with what was last heard of each."""
-        return Page([agent_answer(row, fleet) for row in await queries.agents(workspace)])
+    ) -> Response[Page[Agent]]:
+        """In the order of their invitation or enrolment, with what was last heard of each.
+
+        With `as_of`, what an agent itself says every second is null: it is not in the log.
+        """
+        past = shown.queries.sequence is not None
+        rows = await shown.queries.agents(workspace)
+        return shown.whole([agent_answer(row, None if past else fleet) for row in rows])
 
     @post("/{agent_id:uuid}/drain", status_code=202)
     async def drain(
@@ -238,8 +244,8 @@ async def require_agent(queries: Queries, workspace: str, agent_id: UUID) -> Age
     raise Problem("not_found", f"There is no agent {agent_id}.")
 
 
-def agent_answer(row: AgentRow, fleet: Fleet, done: Done | None = None) -> Agent:
-    seen = fleet.seen(str(row.id))
+def agent_answer(row: AgentRow, fleet: Fleet | None, done: Done | None = None) -> Agent:
+    seen = fleet.seen(str(row.id)) if fleet else None
     held = seen.presence.held if seen else ()
     return Agent(
         id=row.id,
@@ -252,7 +258,7 @@ def agent_answer(row: AgentRow, fleet: Fleet, done: Done | None = None) -> Agent
         invited_by=row.invited_by,
         expires_at=row.expires_at,
         joined_at=row.joined_at,
-        connected=seen.connected if seen else False,
+        connected=(seen is not None and seen.connected) if fleet else None,
         last_seen=seen.at if seen else None,
         slots=seen.presence.slots if seen else None,
         holds=[HeldAttempt(one.work_id, one.attempt) for one in held],

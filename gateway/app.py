@@ -16,6 +16,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 
 from gateway.administration import AgentsController, KeyMaker, KeysController, QueueController
 from gateway.agent_blobs import AgentBlobs, AgentBlobsController, Uploads
+from gateway.as_of import Past, past_is_known, provide_listed, provide_shown
 from gateway.authentication import Middleware, access_control
 from gateway.commanding import Commands, provide_caller
 from gateway.datasets import DatasetsController, Intake
@@ -33,6 +34,7 @@ from gateway.jobs import JobsController
 from gateway.joining import Joining, JoiningController
 from gateway.keyring import Keyring
 from gateway.links import Linker, LinksController
+from gateway.log_archive import LogArchive
 from gateway.metrics import page
 from gateway.models import ModelsController
 from gateway.monitoring import Exposition, MetricsController, RequestsController
@@ -122,6 +124,7 @@ class Gateway:
             "feed": feed,
             "blobs": blobs,
             "commands": commands,
+            "past": Past(queries, feed, workspace),
             "streams": Streams(streams, self.keyring),
             "intake": Intake(
                 blobs,
@@ -151,6 +154,7 @@ class Gateway:
             "statistics": self.statistics,
             "exposition": Exposition(metrics),
             "letters": Letters(feed, workspace),
+            "log_archive": LogArchive(feed, blobs, workspace),
         }
 
         @cache
@@ -193,11 +197,13 @@ def _litestar(
         [Router("/api/v1", route_handlers=API_ROUTES), openai_router(), *system],
         dependencies={
             "caller": Provide(provide_caller, sync_to_thread=False),
+            "shown": Provide(provide_shown),
+            "listed": Provide(provide_listed),
             **{name: _given(value) for name, value in given.items()},
             **extra,
         },
         middleware=middleware,
-        guards=[json_only],
+        guards=[json_only, past_is_known],
         request_class=StrictRequest,
         exception_handlers={Exception: _as_error},
         request_max_body_size=MAX_BODY_BYTES,

@@ -16,12 +16,13 @@ from domain.datasets.conversations import Conversation
 from domain.datasets.rows import Row, RowReader
 from domain.jobs.spec import RowKind
 from domain.messages import StreamId
+from gateway.as_of import Listed, Readable, Shown, missing
 from gateway.authentication import Principal
 from gateway.commanding import Caller, Commands, Done, note_of
-from gateway.etags import IfMatch, answered, require_revision
+from gateway.etags import IfMatch, require_revision
 from gateway.hub import Hub, Mailbox
 from gateway.naming import dataset_name
-from gateway.pages import Cursor, Limit, Page, decode_cursor, linked, page_of
+from gateway.pages import Limit, Page
 from gateway.ports import Blobs
 from gateway.problems import Problem
 from gateway.ranged import OCTETS, blob_content, ranged, require_blob
@@ -121,29 +122,24 @@ class DatasetsController(Controller):
     @get("/")
     async def list_datasets(
         self,
-        request: Request[Principal, Any, Any],
-        queries: NamedDependency[Queries],
+        listed: NamedDependency[Listed],
         workspace: NamedDependency[str],
         limit: Limit = 20,
-        cursor: Cursor = None,
     ) -> Response[Page[Dataset]]:
         """Newest first, deleted ones too."""
-        before = decode_cursor(cursor)
-        rows = await queries.datasets(workspace, limit=limit + 1, before=before)
-        page = page_of(rows, limit, lambda row: row.created_sequence, dataset_answer)
-        return linked(request, page)
+        rows = await listed.queries.datasets(workspace, limit=limit + 1, before=listed.before)
+        return listed.page(rows, limit, lambda row: row.created_sequence, dataset_answer)
 
     @get("/{dataset_id:uuid}")
     async def get_dataset(
         self,
-        request: Request[Principal, Any, Any],
         dataset_id: FromPath[UUID],
-        queries: NamedDependency[Queries],
+        shown: NamedDependency[Shown],
         workspace: NamedDependency[str],
     ) -> Response[Dataset]:
         """One dataset and what it holds."""
-        row = await require_dataset(queries, workspace, dataset_id)
-        return answered(request, dataset_answer(row))
+        row = await require_dataset(shown.queries, workspace, dataset_id)
+        return shown.answered(dataset_answer(row))
 
     @get("/{dataset_id:uuid}/rows")
     async def rows(
@@ -309,10 +305,10 @@ def _as_asked(register: RegisterDataset, done: Done) -> Dataset:
     )
 
 
-async def require_dataset(queries: Queries, workspace: str, dataset_id: UUID) -> DatasetRow:
+async def require_dataset(queries: Readable, workspace: str, dataset_id: UUID) -> DatasetRow:
     row = await queries.dataset(workspace, dataset_id)
     if row is None:
-        raise Problem("not_found", f"There is no dataset {dataset_id}.")
+        raise missing(queries, f"dataset {dataset_id}")
     return row
 
 

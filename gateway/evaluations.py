@@ -5,18 +5,17 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, Request, Response, get, post
+from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from domain.evaluations.commands import CancelEvaluation, RunEvaluation
-from gateway.authentication import Principal
+from gateway.as_of import Listed, Readable, Shown, missing
 from gateway.bodies import ModelName, VersionNumber
 from gateway.commanding import Caller, Commands, Done, note_of
-from gateway.etags import IfMatch, answered, require_revision
+from gateway.etags import IfMatch, require_revision
 from gateway.jobs import Failure
-from gateway.pages import Cursor, Limit, Page, decode_cursor, linked, page_of
-from gateway.problems import Problem
+from gateway.pages import Limit, Page
 from gateway.registry import require_model, require_version
 from projections import answers
 from projections.evaluations import EvaluationStatus
@@ -55,21 +54,17 @@ class EvaluationsController(Controller):
     @get("/")
     async def list_evaluations(
         self,
-        request: Request[Principal, Any, Any],
-        queries: NamedDependency[Queries],
+        listed: NamedDependency[Listed],
         workspace: NamedDependency[str],
         model: Annotated[str | None, QueryParameter(max_length=63)] = None,
         version: Annotated[int | None, QueryParameter(ge=1, le=2**31 - 1)] = None,
         limit: Limit = 20,
-        cursor: Cursor = None,
     ) -> Response[Page[Evaluation]]:
         """Newest first."""
-        before = decode_cursor(cursor)
-        found = await queries.evaluations(
-            workspace, model=model, version=version, limit=limit + 1, before=before
+        found = await listed.queries.evaluations(
+            workspace, model=model, version=version, limit=limit + 1, before=listed.before
         )
-        page = page_of(found, limit, lambda one: one.row.created_sequence, evaluation_answer)
-        return linked(request, page)
+        return listed.page(found, limit, lambda one: one.row.created_sequence, evaluation_answer)
 
     @post("/", status_code=202)
     async def evaluate(
@@ -93,14 +88,13 @@ class EvaluationsController(Controller):
     @get("/{evaluation_id:uuid}")
     async def get_evaluation(
         self,
-        request: Request[Principal, Any, Any],
         evaluation_id: FromPath[UUID],
-        queries: NamedDependency[Queries],
+        shown: NamedDependency[Shown],
         workspace: NamedDependency[str],
     ) -> Response[Evaluation]:
         """One evaluation with its figures."""
-        found = await require_evaluation(queries, workspace, evaluation_id)
-        return answered(request, evaluation_answer(found))
+        found = await require_evaluation(shown.queries, workspace, evaluation_id)
+        return shown.answered(evaluation_answer(found))
 
     @get("/{evaluation_id:uuid}/examples")
     async def examples(
@@ -133,11 +127,11 @@ class EvaluationsController(Controller):
 
 
 async def require_evaluation(
-    queries: Queries, workspace: str, evaluation_id: UUID
+    queries: Readable, workspace: str, evaluation_id: UUID
 ) -> answers.Evaluation:
     found = await queries.evaluation(workspace, evaluation_id)
     if found is None:
-        raise Problem("not_found", f"There is no evaluation {evaluation_id}.")
+        raise missing(queries, f"evaluation {evaluation_id}")
     return found
 
 

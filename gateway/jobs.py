@@ -11,13 +11,13 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 
 from domain.jobs.commands import CancelJob, SubmitJob
 from domain.jobs.spec import BASE_MODELS, HyperparameterChoices, Method, SplitConfig
+from gateway.as_of import Readable, Shown, missing
 from gateway.authentication import Principal
 from gateway.bodies import ModelName, Seed
 from gateway.commanding import Caller, Commands, Done, note_of
-from gateway.etags import IfMatch, answered, require_revision
+from gateway.etags import IfMatch, require_revision
 from gateway.hyperparameters import DEFAULTS, WHICH_METHOD
 from gateway.pages import Cursor, Limit, Page, decode_cursor, linked, page_of
-from gateway.problems import Problem
 from gateway.registry import BaseModelFacts, base_model_of
 from projections import answers
 from projections.jobs import EpochRow, JobStatus
@@ -194,14 +194,18 @@ class JobsController(Controller):
     @get("/{job_id:uuid}")
     async def get_job(
         self,
-        request: Request[Principal, Any, Any],
         job_id: FromPath[UUID],
-        queries: NamedDependency[Queries],
+        shown: NamedDependency[Shown],
         workspace: NamedDependency[str],
     ) -> Response[Job]:
-        """One job with its progress and what each epoch came to."""
-        found = await require_job(queries, workspace, job_id)
-        return answered(request, job_answer(found, await queries.job_epochs(workspace, job_id)))
+        """One job with its progress and what each epoch came to.
+
+        With `as_of` the progress is what events told: without the steps since the last of them, and
+        without speed and time left.
+        """
+        found = await require_job(shown.queries, workspace, job_id)
+        epochs = await shown.queries.job_epochs(workspace, job_id)
+        return shown.answered(job_answer(found, epochs))
 
     @post("/{job_id:uuid}/cancel", status_code=202)
     async def cancel(
@@ -233,10 +237,10 @@ class JobsController(Controller):
         return Page([_step(step) for step in steps])
 
 
-async def require_job(queries: Queries, workspace: str, job_id: UUID) -> answers.Job:
+async def require_job(queries: Readable, workspace: str, job_id: UUID) -> answers.Job:
     found = await queries.job(workspace, job_id)
     if found is None:
-        raise Problem("not_found", f"There is no job {job_id}.")
+        raise missing(queries, f"job {job_id}")
     return found
 
 

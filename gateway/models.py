@@ -9,20 +9,23 @@ from litestar.params import FromPath, JSONBody, QueryParameter
 from litestar.response import Stream
 
 from domain.models.commands import ActivateModel
+from gateway.as_of import Listed, Shown
 from gateway.authentication import Principal
 from gateway.bodies import VersionNumber
 from gateway.commanding import Caller, Commands
 from gateway.dates import DateFrom, DateTo, behind, first_moment
 from gateway.downloads import MEDIA_TYPE, Archive, archive_of
-from gateway.etags import IfMatch, answered, require_revision
-from gateway.pages import Cursor, Limit, Page, PageNumber, decode_cursor, linked, page_of
+from gateway.etags import IfMatch, require_revision
+from gateway.pages import Limit, Page, PageNumber
 from gateway.ports import Blobs
 from gateway.predicting import Predictions, Predictor
 from gateway.problems import invalid
 from gateway.ranged import OCTETS, ranged
 from gateway.registry import (
+    Activation,
     Model,
     Version,
+    activation_answer,
     model_answer,
     require_model,
     require_ready,
@@ -54,72 +57,80 @@ class ModelsController(Controller):
     @get("/")
     async def list_models(
         self,
-        request: Request[Principal, Any, Any],
-        queries: NamedDependency[Queries],
+        listed: NamedDependency[Listed],
         workspace: NamedDependency[str],
         base_model: Annotated[str | None, QueryParameter(max_length=300)] = None,
         status: Status = None,
         date_from: DateFrom = None,
         date_to: DateTo = None,
         limit: Limit = 20,
-        cursor: Cursor = None,
         page: PageNumber = None,
     ) -> Response[Page[Model]]:
         """Newest first; pages by `cursor`, which new models do not shift, or by `page`, which they do."""
-        if page is not None and cursor is not None:
+        if page is not None and listed.before is not None:
             raise invalid("page", "this or `cursor`, not both")
         chosen = ModelFilter(base_model, status, first_moment(date_from), behind(date_to))
-        rows = await queries.models(
+        rows = await listed.queries.models(
             workspace,
             chosen,
             limit=limit + 1,
-            before=decode_cursor(cursor),
+            before=listed.before,
             offset=limit * (page - 1) if page else 0,
         )
-        shown = page_of(rows, limit, lambda row: row.created_sequence, model_answer)
-        return linked(request, shown, page)
+        return listed.page(rows, limit, lambda row: row.created_sequence, model_answer, page)
 
     @get("/{name:str}")
     async def get_model(
         self,
-        request: Request[Principal, Any, Any],
         name: FromPath[str],
-        queries: NamedDependency[Queries],
+        shown: NamedDependency[Shown],
         workspace: NamedDependency[str],
     ) -> Response[Model]:
         """One model and what is in service of it."""
-        return answered(request, model_answer(await require_model(queries, workspace, name)))
+        return shown.answered(model_answer(await require_model(shown.queries, workspace, name)))
+
+    @get("/{name:str}/activations")
+    async def activations(
+        self,
+        name: FromPath[str],
+        listed: NamedDependency[Listed],
+        workspace: NamedDependency[str],
+        limit: Limit = 20,
+    ) -> Response[Page[Activation]]:
+        """What was in service when, and who put it there; newest first."""
+        model = await require_model(listed.queries, workspace, name)
+        found = await listed.queries.activations(
+            workspace, model.id, limit=limit + 1, before=listed.before
+        )
+        return listed.page(found, limit, lambda one: one.sequence, activation_answer)
 
     @get("/{name:str}/versions")
     async def versions(
         self,
-        request: Request[Principal, Any, Any],
         name: FromPath[str],
-        queries: NamedDependency[Queries],
+        listed: NamedDependency[Listed],
         workspace: NamedDependency[str],
         limit: Limit = 20,
-        cursor: Cursor = None,
     ) -> Response[Page[Version]]:
         """Newest first."""
-        before = decode_cursor(cursor)
-        model = await require_model(queries, workspace, name)
-        found = await queries.versions(workspace, model.id, limit=limit + 1, before=before)
-        page = page_of(found, limit, lambda one: one.row.created_sequence, version_answer)
-        return linked(request, page)
+        model = await require_model(listed.queries, workspace, name)
+        found = await listed.queries.versions(
+            workspace, model.id, limit=limit + 1, before=listed.before
+        )
+        return listed.page(found, limit, lambda one: one.row.created_sequence, version_answer)
 
     @get("/{name:str}/versions/{number:int}")
     async def version(
         self,
-        request: Request[Principal, Any, Any],
         name: FromPath[str],
         number: FromPath[int],
-        queries: NamedDependency[Queries],
+        shown: NamedDependency[Shown],
         workspace: NamedDependency[str],
     ) -> Response[Version]:
         """One version: files, lineage, training and evaluation."""
-        model = await require_model(queries, workspace, name)
-        version = await require_version(queries, workspace, model, number)
-        return answered(request, version_answer(version))
+        model = await require_model(shown.queries, workspace, name)
+        version = await require_version(shown.queries, workspace, model, number)
+        return shown.answered(version_answer(version))
 
     @route(
         "/{name:str}/versions/{number:int}/download",

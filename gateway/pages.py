@@ -2,7 +2,8 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Generic, TypeVar
 from urllib.parse import urlencode
 
@@ -10,7 +11,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.params import QueryParameter
 
-from gateway.problems import invalid
+from gateway.problems import Problem, invalid
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,47 +37,75 @@ class Page(msgspec.Struct, Generic[T]):
     next: str | None = None
 
 
-def encode_cursor(sequence: int) -> str:
-    return base64.urlsafe_b64encode(str(sequence).encode()).rstrip(b"=").decode()
+def encode_cursor(sequence: int, point: int | None = None) -> str:
+    """Where a list goes on, and of a list of the past which point it shows."""
+    text = str(sequence) if point is None else f"{sequence}@{point}"
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def decode_cursor(cursor: str | None) -> int | None:
-    """The sequence to go on before.
+def decode_position(cursor: str | None) -> tuple[int | None, int | None]:
+    """The sequence to go on before, and the point.
 
     Raises:
         Problem: Nobody handed out such a cursor.
     """
     if cursor is None:
-        return None
+        return None, None
     try:
-        number = int(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True))
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True).decode()
+        before, _, point = text.partition("@")
+        numbers = [int(before), int(point) if point else 0]
     except (binascii.Error, ValueError):
-        raise invalid("cursor", "this is no cursor; take `next` of a page as it is") from None
-    if not 0 < number <= MAX_SEQUENCE:
-        raise invalid("cursor", "this is no cursor; take `next` of a page as it is")
-    return number
+        raise _no_cursor() from None
+    if not (0 < numbers[0] <= MAX_SEQUENCE and 0 <= numbers[1] <= MAX_SEQUENCE):
+        raise _no_cursor()
+    return numbers[0], numbers[1] if point else None
+
+
+def decode_cursor(cursor: str | None) -> int | None:
+    """The sequence to go on before in a list that shows the present only.
+
+    Raises:
+        Problem: Nobody handed out such a cursor for it.
+    """
+    before, point = decode_position(cursor)
+    if point is not None:
+        raise _no_cursor()
+    return before
+
+
+def _no_cursor() -> Problem:
+    return invalid("cursor", "this is no cursor; take `next` of a page as it is")
 
 
 def page_of(
-    rows: Sequence[R], limit: int, sequence: Callable[[R], int], answer: Callable[[R], T]
+    rows: Sequence[R],
+    limit: int,
+    sequence: Callable[[R], int],
+    answer: Callable[[R], T],
+    point: int | None = None,
 ) -> Page[T]:
     """A page of ``limit`` out of rows of which one more was asked for, to know if there is more."""
     shown = rows[:limit]
     more = len(rows) > limit
-    return Page(
-        [answer(row) for row in shown], encode_cursor(sequence(shown[-1])) if more else None
-    )
+    onward = encode_cursor(sequence(shown[-1]), point) if more else None
+    return Page([answer(row) for row in shown], onward)
 
 
 def linked(
-    request: Request[Any, Any, Any], page: Page[T], number: int | None = None
+    request: Request[Any, Any, Any],
+    page: Page[T],
+    number: int | None = None,
+    given: Mapping[str, str] = MappingProxyType({}),
 ) -> Response[Page[T]]:
-    """The page, and where there is another its address in ``Link``: by number if it was asked so."""
+    """The page, and where there is another its address in ``Link``: by number if it was asked so.
+
+    What is ``given`` takes the place of what the request said.
+    """
     if page.next is None:
         return Response(page)
-    known = [
-        pair for pair in request.query_params.multi_items() if pair[0] not in {"cursor", "page"}
-    ]
+    said = {"cursor", "page", *given}
+    known = [pair for pair in request.query_params.multi_items() if pair[0] not in said]
     onward = ("cursor", page.next) if number is None else ("page", str(number + 1))
-    url = f"{request.url.path}?{urlencode([*known, onward])}"
+    url = f"{request.url.path}?{urlencode([*known, *given.items(), onward])}"
     return Response(page, headers={"Link": f'<{url}>; rel="next"'})

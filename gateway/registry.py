@@ -6,13 +6,14 @@ from uuid import UUID
 
 import msgspec
 
+from gateway.as_of import Readable, missing
 from gateway.commanding import Done, note_of
 from gateway.problems import Problem
+from projections.answers import Activation as FoundActivation
 from projections.answers import Version as FoundVersion
 from projections.evaluations import EvaluationRow
 from projections.model_versions import VersionRow
 from projections.models import ModelRow
-from projections.queries import Queries
 
 
 class Active(msgspec.Struct):
@@ -36,6 +37,18 @@ class Model(msgspec.Struct):
     created_at: datetime
     sequence: int
     note: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Activation(msgspec.Struct):
+    """A version that was put into service, and when another one took its place; null: it is there."""
+
+    number: int
+    version_id: UUID
+    activated_at: datetime
+    activated_by: str
+    until: datetime | None
+    sequence: int
+    until_sequence: int | None
 
 
 class File(msgspec.Struct):
@@ -102,19 +115,21 @@ class Version(msgspec.Struct):
     sequence: int
 
 
-async def require_model(queries: Queries, workspace: str, name: str) -> ModelRow:
+async def require_model(queries: Readable, workspace: str, name: str) -> ModelRow:
     row = await queries.model(workspace, name)
     if row is None:
-        raise Problem("not_found", f"There is no model {name!r}.")
+        raise missing(queries, f"model {name!r}")
     return row
 
 
 async def require_version(
-    queries: Queries, workspace: str, model: ModelRow, number: int
+    queries: Readable, workspace: str, model: ModelRow, number: int
 ) -> FoundVersion:
     # A larger number does not fit into the column that is asked.
     found = await queries.version(workspace, model.id, number) if number < 2**31 else None
     if found is None:
+        if queries.sequence is not None:
+            raise missing(queries, f"version {number} of {model.name}")
         raise Problem("not_found", f"{model.name} has no version {number}.")
     return found
 
@@ -143,6 +158,18 @@ def model_answer(row: ModelRow, done: Done | None = None) -> Model:
         created_at=row.created_at,
         sequence=row.sequence,
         note=note_of(done),
+    )
+
+
+def activation_answer(row: FoundActivation) -> Activation:
+    return Activation(
+        number=row.number,
+        version_id=row.version_id,
+        activated_at=row.activated_at,
+        activated_by=row.activated_by,
+        until=row.until,
+        sequence=row.sequence,
+        until_sequence=row.until_sequence,
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
+from uuid import UUID
 
 from projections.evaluations import EvaluationRow
 from projections.jobs import JobRow
@@ -37,6 +38,19 @@ class Version:
 
     row: VersionRow
     evaluation: EvaluationRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What was put into service, and what came after it, if anything has."""
+
+    sequence: int
+    number: int
+    version_id: UUID
+    activated_at: datetime
+    activated_by: str
+    until_sequence: int | None
+    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

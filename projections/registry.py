@@ -5,15 +5,28 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import CompoundSelect, FromClause, Row, Select, and_, case, select, true
+from sqlalchemy import (
+    CompoundSelect,
+    FromClause,
+    Row,
+    Select,
+    Uuid,
+    and_,
+    case,
+    cast,
+    func,
+    select,
+    true,
+)
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from domain.models.events import ModelActivated
 from projections import tables as t
 from projections.access_keys import AccessKeyRow
 from projections.agents import AgentRow
-from projections.answers import Evaluation, Version
+from projections.answers import Activation, Evaluation, Version
 from projections.datasets import DatasetRow
 from projections.evaluations import EvaluationRow
 from projections.model_filter import ALL_MODELS, ModelFilter, with_filter
@@ -103,6 +116,33 @@ class RegistryQueries:
         )
         found = await self._all(_with_evaluation(one, self._t))
         return _version(found[0]) if found else None
+
+    async def activations(
+        self, workspace: str, model_id: UUID, *, limit: int = 50, before: int | None = None
+    ) -> list[Activation]:
+        """What was put into service, newest first, each with what took its place."""
+        event = t.timeline
+        all_of_them = select(
+            event.c.sequence,
+            event.c.data["number"].as_integer().label("number"),
+            cast(event.c.data["version_id"].as_string(), Uuid).label("version_id"),
+            event.c.time,
+            event.c.actor,
+            func.lead(event.c.sequence).over(order_by=event.c.sequence).label("until_sequence"),
+            func.lead(event.c.time).over(order_by=event.c.sequence).label("until"),
+        ).where(
+            event.c.workspace == workspace,
+            event.c.aggregate == "model",
+            event.c.aggregate_id == model_id,
+            event.c.type == ModelActivated.__name__,
+        )
+        if self.sequence is not None:
+            all_of_them = all_of_them.where(event.c.sequence <= self.sequence)
+        found = all_of_them.subquery()
+        page = select(found).order_by(found.c.sequence.desc()).limit(limit)
+        if before is not None:
+            page = page.where(found.c.sequence < before)
+        return await self._rows(Activation, page)
 
     async def evaluation(self, workspace: str, evaluation_id: UUID) -> Evaluation | None:
         found = await self._all(

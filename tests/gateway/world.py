@@ -5,7 +5,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -37,6 +37,7 @@ from domain.jobs.spec import TINY_SFT, DatasetRef, JobSpec
 from domain.messages import Command, Envelope, Event, Outcome, Recorded, StreamId
 from domain.model_versions.commands import RecordReady, RegisterVersion
 from domain.models.commands import ActivateModel, CreateModel, NumberVersion
+from domain.models.events import ModelActivated
 from domain.queues.commands import Enqueue, Withdraw
 from domain.queues.events import WorkAssigned, WorkKind, WorkWithdrawn
 from domain.queues.queue import queue_id
@@ -70,7 +71,7 @@ from projections import model_versions as version_rows
 from projections import models as model_rows
 from projections import timeline as event_rows
 from projections import work_items as work_rows
-from projections.answers import Evaluation, Job, QueueItem, Version, with_progress
+from projections.answers import Activation, Evaluation, Job, QueueItem, Version, with_progress
 from projections.model_filter import ALL_MODELS, ModelFilter
 from projections.queries import Queries
 from projections.registry import ReadModelUnavailable
@@ -135,11 +136,16 @@ class MemoryFeed:
         return found[:limit], len(found) > limit
 
     async def last(self, log: Log, subject: str) -> Message | None:
-        found = [message for message in self._messages(log) if message.subject == subject]
+        before = subject.removesuffix("*")  # a wildcard stands for the id, which comes last
+        found = [
+            message
+            for message in self._messages(log)
+            if message.subject == subject or (before != subject and message.subject.startswith(before))
+        ]  # fmt: skip
         return found[-1] if found else None
 
     async def state(self, log: Log) -> State:
-        return State(self.first[log], len(self._messages(log)))
+        return State(self.first[log], self.first[log] - 1 + len(self._messages(log)))
 
     @asynccontextmanager
     async def live(self, log: Log) -> AsyncIterator[AsyncIterator[Message]]:
@@ -167,7 +173,7 @@ class MemoryFeed:
         """Put lines into a job's log as one message."""
         taken = [LogLine(time=NOW, message=one) if isinstance(one, str) else one for one in lines]
         message = Message(
-            len(self.telemetry) + 1,
+            self.first["TELEMETRY"] + len(self.telemetry),
             telemetry_subject(W, "log", job_id, attempt),
             {"ce-type": "LogEmitted", "id": id},
             LogEmitted(lines=tuple(taken)).model_dump_json().encode(),
@@ -250,11 +256,24 @@ class MemoryQueries(Queries):
         self.steps: list[metric_rows.StepRow] = []
         self.away = False
 
-    async def _fold(self, view: "View[Any, R]") -> list[R]:
+    def at(self, sequence: int) -> Any:
+        past = MemoryQueries(self._store)
+        past.sequence, past.away = sequence, self.away
+        return past
+
+    async def last_until(self, workspace: str, moment: datetime) -> int:
+        found = await self._recorded()
+        return max((one.sequence for one in found if one.recorded_at <= moment), default=0)
+
+    async def _recorded(self) -> list[Recorded[Event]]:
         if self.away:
             raise ReadModelUnavailable("Postgres does not answer")
+        found = await self._store.everything()
+        return [one for one in found if self.sequence is None or one.sequence <= self.sequence]
+
+    async def _fold(self, view: "View[Any, R]") -> list[R]:
         rows: dict[Any, R] = {}
-        for recorded in await self._store.everything():
+        for recorded in await self._recorded():
             key = view.key(recorded)
             row = None if key is None else view.project(rows.get(key), recorded)
             if row is not None:
@@ -344,6 +363,20 @@ class MemoryQueries(Queries):
         )
         return [await self._with_evaluation(row) for row in rows]
 
+    async def activations(
+        self, workspace: str, model_id: UUID, *, limit: int = 50, before: int | None = None
+    ) -> list[Activation]:
+        found: list[Activation] = []
+        for one in await self._recorded():
+            if isinstance(one.event, ModelActivated) and one.stream.id == model_id:
+                if found:
+                    until = {"until": one.recorded_at, "until_sequence": one.sequence}
+                    found[-1] = replace(found[-1], **until)
+                event = one.event
+                at = (one.sequence, event.number, event.version_id, one.recorded_at, one.actor)
+                found.append(Activation(*at, None, None))
+        return [one for one in found[::-1] if before is None or one.sequence < before][:limit]
+
     async def version(self, workspace: str, model_id: UUID, number: int) -> Version | None:
         found = await self.versions(workspace, model_id)
         return next((one for one in found if one.row.number == number), None)
@@ -397,7 +430,7 @@ class MemoryQueries(Queries):
             raise ReadModelUnavailable("Postgres does not answer")
         rows = [
             row
-            for row in map(event_rows.told, await self._store.everything())
+            for row in map(event_rows.told, await self._recorded())
             if aggregate in (None, row.aggregate)
             and aggregate_id in (None, row.aggregate_id)
             and type in (None, row.type)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from adapters.claimed_telemetry import ClaimedSource
 from adapters.clock import utc_now
 from adapters.jetstream_event_store import JetStreamEventStore
 from adapters.jetstream_publisher import JetStreamPublisher
@@ -26,6 +28,7 @@ from adapters.nats_connection import (
     connect,
     encryption,
 )
+from adapters.nats_feed import NatsFeed
 from adapters.nats_letter_box import NatsLetterBox
 from domain.subjects import AGGREGATES
 from domain.work import Presence
@@ -37,6 +40,7 @@ from handlers.consume import consume
 from handlers.dead_letters import DeadLetters
 from handlers.follow_ups import World
 from handlers.histories import Histories
+from handlers.log_archive import LogArchiver
 from handlers.metrics import REGISTRY
 from handlers.observing import deciding, observed, reacting
 from handlers.react import Reactor
@@ -90,7 +94,18 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         world = World(store, blobs)
         retries = Retries(NatsLetterBox(nc), publish)
-        reactor = Reactor(world, bus, publish, retries, scheduler.wake)
+        lines = f"telemetry.{settings.workspace}.log.>"
+        archiver = LogArchiver(
+            settings.workspace,
+            ClaimedSource(nc, "TELEMETRY", lines),
+            blobs,
+            histories,
+            bus,
+            utc_now,
+            begin=partial(_archived_through, NatsFeed(nc), settings.workspace),
+            every_s=settings.logs.archive_seconds,
+        )
+        reactor = Reactor(world, bus, publish, retries, scheduler.wake, archiver.wake)
 
         metrics.add(REGISTRY)
         decide, react = deciding(desk.decide), reacting(reactor.react)
@@ -120,11 +135,30 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             handle = observed("retries", again)
             serving.create_task(consume(retried, handle, over, workers=RETRY_WORKERS))
             serving.create_task(scheduler.run(over))
+            serving.create_task(archiver.run(over))
             serving.create_task(_watch(nc, scheduler, over))
             await _first(stop, over)
             over.set()
     if not stop.is_set():
         raise ConnectionError("NATS has closed a connection for good")
+
+
+async def _archived_through(feed: NatsFeed, workspace: str) -> int:
+    """Up to which telemetry sequence log lines are known to be archived.
+
+    Raises:
+        StoreUnavailable: The log is away.
+    """
+    last = await feed.last("EVENTS", f"events.{workspace}.job_log.*")
+    through = int(json.loads(last.data)["through"]) if last else 0
+    first = (await feed.state("TELEMETRY")).first
+    if last and first > through + 1:
+        _log.error(
+            "telemetry %d to %d is gone; log lines among it were not archived",
+            through + 1,
+            first - 1,
+        )
+    return through
 
 
 async def _watch(nc: Client, scheduler: Scheduler, over: asyncio.Event) -> None:

@@ -23,7 +23,7 @@ from domain.subjects import token
 
 PREFIX: Final = "FINETRAIL_"
 EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not bound
-NatsRole = Literal["admin", "gateway", "handlers", "projections", "agent", "subscriber"]
+NatsRole = Literal["admin", "gateway", "handlers", "projections", "delivery", "agent", "subscriber"]
 Token = Annotated[str, AfterValidator(token)]
 
 
@@ -80,6 +80,7 @@ class NatsSettings(_Section):
     gateway: NatsUser = NatsUser()
     handlers: NatsUser = NatsUser()
     projections: NatsUser = NatsUser()
+    delivery: NatsUser = NatsUser()
     agent: NatsUser = NatsUser()
     subscriber: NatsUser = NatsUser()  # other systems, which read the feed
 
@@ -116,6 +117,11 @@ class BlobSettings(_Section):
         return self
 
 
+class WebhookSettings(_Section):
+    # Addresses that only this network can reach, and http; whoever adds webhooks could ask them.
+    allow_private: bool = False
+
+
 class MetricsSettings(_Section):
     """Prometheus; without a port a process serves none, and a gateway has `/metrics` anyway."""
 
@@ -141,6 +147,12 @@ class AuditSettings(_Section):
         None  # another one, at the S3 server of blobs.s3
     )
     publish_lock_days: int = Field(default=365, ge=1, le=36_500)  # that a bucket must keep them
+
+
+class LogSettings(_Section):
+    """What jobs say while they run."""
+
+    archive_seconds: float = Field(default=30, gt=0, le=3600)  # between chunks that are kept
 
 
 class AgentSettings(_Section):
@@ -175,9 +187,11 @@ class Settings(BaseSettings):
     postgres: PostgresSettings = PostgresSettings()
     blobs: BlobSettings = BlobSettings()
     agent: AgentSettings = AgentSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     audit: AuditSettings = AuditSettings()
+    logs: LogSettings = LogSettings()
 
     @override
     @classmethod

@@ -14,6 +14,7 @@ from domain.telemetry import Level, LogEmitted, LogLine
 from gateway.authentication import Principal
 from gateway.commanding import Caller
 from gateway.following import LastEventId, Streams, position_of, wants_stream
+from gateway.log_archive import JobArchive, LogArchive
 from gateway.logs import LogPage, log_reading, log_topic, read_page, require_job
 from gateway.ports import Feed
 from gateway.problems import invalid
@@ -51,6 +52,7 @@ class JobLogsController(Controller):
         job_id: FromPath[UUID],
         request: Request[Principal, Any, Any],
         feed: NamedDependency[Feed],
+        log_archive: NamedDependency[LogArchive],
         streams: NamedDependency[Streams],
         workspace: NamedDependency[str],
         limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
@@ -65,11 +67,12 @@ class JobLogsController(Controller):
         `Accept: text/event-stream` asks for the stream; so does `follow=true`, for plain curl.
         """
         await require_job(feed, workspace, job_id)
+        archive = JobArchive(log_archive, job_id)
         if not wants_stream(request, follow=follow):
             topic = log_topic(workspace, job_id)
-            return await read_page(feed, topic, after=after, limit=limit, level=level)
+            return await read_page(feed, archive, topic, after=after, limit=limit, level=level)
         position = position_of(last_event_id, after)
-        reading = log_reading(feed, workspace, job_id, after=position, level=level)
+        reading = log_reading(feed, archive, workspace, job_id, after=position, level=level)
         return streams.open(request, reading)
 
     @post("/", status_code=201)

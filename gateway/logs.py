@@ -1,7 +1,8 @@
 """A job's log lines: as pages of JSON, and as server-sent events."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import cache
 from typing import Final
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from domain.messages import StreamId
 from domain.telemetry import LEVELS, Level, LogEmitted, LogLine
 from gateway.hub import Encoder
+from gateway.log_archive import JobArchive
 from gateway.ports import Feed, FeedMessage
 from gateway.problems import Problem, invalid
 from gateway.sse import Reading, encode
@@ -49,16 +51,14 @@ def human(line: LogLine) -> str:
 
 
 async def read_page(
-    feed: Feed, topic: str, *, after: str | None, limit: int, level: Level
+    feed: Feed, archive: JobArchive, topic: str, *, after: str | None, limit: int, level: Level
 ) -> LogPage:
     """At most ``limit`` lines of at least this level; a message is never read twice or half."""
     reached, known = parse_position(after)
     partly = reached + 1  # the message of which the first ``known`` lines were read
     items: list[LogItem] = []
-    more = True
-    while more:
-        messages, more = await feed.page("TELEMETRY", f"{topic}.>", reached, PAGE)
-        for message in messages:
+    async with aclosing(_messages(feed, archive, topic, reached)) as pages:
+        async for message in pages:
             skip = known if message.sequence == partly else 0
             for index, line in enumerate(lines_of(message)):
                 if index < skip or not _at_least(line, level):
@@ -69,6 +69,22 @@ async def read_page(
                 items.append(_item(message, line))
             reached = message.sequence
     return LogPage(items, None)
+
+
+async def _messages(
+    feed: Feed, archive: JobArchive, topic: str, after: int
+) -> AsyncGenerator[FeedMessage, None]:
+    """All that was said behind a sequence, from the archive where the stream has forgotten it."""
+    async for recalled in archive.forgotten(after, feed):
+        for message in recalled.messages:
+            yield message
+        after = max(after, recalled.after)
+    more = True
+    while more:
+        messages, more = await feed.page("TELEMETRY", f"{topic}.>", after, PAGE)
+        for message in messages:
+            after = message.sequence
+            yield message
 
 
 def parse_position(after: str | None) -> tuple[int, int]:
@@ -144,7 +160,9 @@ async def require_job(feed: Feed, workspace: str, job_id: UUID) -> str:
     return subject
 
 
-def log_reading(feed: Feed, workspace: str, job_id: UUID, *, after: int, level: Level) -> Reading:
+def log_reading(
+    feed: Feed, archive: JobArchive, workspace: str, job_id: UUID, *, after: int, level: Level
+) -> Reading:
     """A job's lines from a position to the end of the job."""
     subject = StreamId(workspace, "job", job_id).subject
 
@@ -160,4 +178,5 @@ def log_reading(feed: Feed, workspace: str, job_id: UUID, *, after: int, level: 
         encode=log_encoder(level),
         watched=(subject,),
         ending=ending,
+        archive=archive,
     )

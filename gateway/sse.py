@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 
 from domain.errors import StoreUnavailable
 from gateway.hub import Encoder, Frame, Hub, Mailbox, topic_filter
+from gateway.log_archive import JobArchive
 from gateway.metrics import STREAM_MESSAGES
 from gateway.ports import Feed, Log
 
@@ -40,6 +41,7 @@ class Reading:
     encode: Encoder  # empty bytes for a message that is not wanted
     watched: tuple[str, ...] = ()  # topics that may mean the end
     ending: Callable[[], Awaitable[bytes]] | None = None  # the last event, once there is one
+    archive: JobArchive | None = None  # of what the stream may have forgotten
 
 
 class EventStreams:
@@ -81,7 +83,10 @@ class EventStreams:
         return await reading.ending() if reading.ending else b""
 
     async def _replay(self, reading: Reading, position: "_Position") -> AsyncIterator[bytes]:
-        if position.reached:
+        if reading.archive is not None:
+            async for chunk in self._recall(reading, reading.archive, position):
+                yield chunk
+        elif position.reached:
             first = (await self._feed.state(reading.log)).first
             if position.reached + 1 < first:
                 yield encode("gap", {"after": position.reached, "first": first})
@@ -95,6 +100,21 @@ class EventStreams:
                 if chunk := b"".join(encoded):
                     self._sent[reading.log].inc(sum(map(bool, encoded)))
                     yield chunk
+
+    async def _recall(
+        self, reading: Reading, archive: JobArchive, position: "_Position"
+    ) -> AsyncIterator[bytes]:
+        """What was archived, under the ids that it had in the stream."""
+        async for recalled in archive.forgotten(position.reached, self._feed):
+            if recalled.messages:
+                position.reached = recalled.messages[-1].sequence
+                encoded = [reading.encode(message) for message in recalled.messages]
+                self._sent[reading.log].inc(sum(map(bool, encoded)))
+                yield b"".join(encoded)
+            if recalled.after:
+                if recalled.lost and position.reached:
+                    yield encode("gap", {"after": position.reached, "first": recalled.after + 1})
+                position.reached = recalled.after
 
     async def _live(
         self,

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 from uuid import UUID
 
+from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
 from domain.blobs import BlobRef
@@ -30,7 +31,7 @@ from handlers.ports import Clock, CommandBus
 MAX_WAITING: Final = 8 * 1024 * 1024  # bytes in memory; then chunks are made before their time
 MAX_CHUNK: Final = 4 * 1024 * 1024  # bytes of messages in one chunk
 RETRY_S: Final = 2.0
-AWAY: Final = (StoreUnavailable, BusUnavailable, CommandTimeout, OSError)
+AWAY: Final = (StoreUnavailable, BusUnavailable, CommandTimeout, NatsError, OSError)
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +109,8 @@ class LogArchiver:
                 await self._follow(stop)
             except AWAY as problem:
                 _log.warning("log lines wait to be archived: %s", problem)
+            except Exception:  # noqa: BLE001 - the top of the loop, which outlives everything
+                _log.exception("log lines could not be archived; they are tried again")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):
                     await stop.wait()
@@ -142,17 +145,20 @@ class LogArchiver:
 
     async def _flush(self) -> None:
         """Make chunks of everything that waits."""
-        for job_id in list(self._waiting):
-            await self._archive(job_id, self._waiting[job_id])
+        for job_id, messages in list(self._waiting.items()):
+            await self._archive(job_id, messages, is_last=len(self._waiting) == 1)
             del self._waiting[job_id]
         self._through, self._bytes = self._reached, 0
         self._due = time.monotonic() + self._every_s
 
-    async def _archive(self, job_id: UUID, messages: Sequence[Said]) -> None:
+    async def _archive(self, job_id: UUID, messages: Sequence[Said], *, is_last: bool) -> None:
         stream = StreamId(self._workspace, "job_log", job_id)
         known = (await self._histories.load(stream, decider)).state
         new = [message for message in messages if message.sequence > known.archived]
-        for part in _parts(new):
+        parts = _parts(new)
+        for part in parts:
+            # With the last one everything that was read is archived.
+            through = self._reached if is_last and part is parts[-1] else self._through
             chunk = await self._stored(pack(part))
             first, last = part[0].sequence, part[-1].sequence
             id_ = follow_up_id(job_id, f"archive {first} {last}")
@@ -163,7 +169,7 @@ class LogArchiver:
                 first=first,
                 last=last,
                 lines=sum(len(message.lines) for message in part),
-                through=self._through,
+                through=through,
             )
             outcome = await self._bus.send(
                 Envelope(

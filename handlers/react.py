@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final, assert_never
 
 from domain.agents.events import AgentRevoked
-from domain.jobs.events import JobInterrupted
+from domain.jobs.events import JobCancelled, JobFailed, JobInterrupted, JobSucceeded
 from domain.messages import Envelope, Event, Recorded
 from domain.queues.events import WorkQueued, WorkWithdrawn
 from domain.subjects import work_subject
@@ -14,6 +14,7 @@ from handlers.ports import CommandBus, Publish
 from handlers.reactions import follow_ups
 from handlers.retries import Retries
 
+ENDING: Final = (JobSucceeded, JobFailed, JobCancelled)
 # A slot or some work has come free, or is about to.
 WAKING: Final = (WorkQueued, WorkWithdrawn, JobInterrupted, AgentRevoked)
 
@@ -28,12 +29,14 @@ class Reactor:
         publish: Publish,
         retries: Retries,
         wake: Callable[[], None],
+        job_ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._world = world
         self._bus = bus
         self._publish = publish
         self._retries = retries
         self._wake = wake
+        self._job_ended = job_ended
         self._turn = InTurn()
 
     async def react(self, recorded: Recorded[Event]) -> None:
@@ -43,6 +46,8 @@ class Reactor:
             await self._retries.carry_out(recorded)
         if isinstance(recorded.event, WAKING):
             self._wake()
+        if isinstance(recorded.event, ENDING):
+            self._job_ended()
 
     async def _carry_out(self, follow_up: FollowUp) -> None:
         match follow_up:

@@ -17,7 +17,7 @@ class LogsArchived(Event):
     first: int  # telemetry sequence of the first message
     last: int
     lines: int
-    through: int  # up to this telemetry sequence every job's lines had been archived before
+    through: int  # with this chunk, every job's lines up to this telemetry sequence are archived
 
 
 class LogChunkTaken(Event):

@@ -60,6 +60,8 @@ def permissions(role: NatsRole, agent_id: str) -> dict[str, Any]:
             return _handlers()
         case "projections":
             return _projections()
+        case "delivery":
+            return _delivery()
         case "agent":
             return _agent(agent_id)
         case "subscriber":
@@ -99,6 +101,11 @@ def _handlers() -> dict[str, Any]:
             "$JS.API.CONSUMER.INFO.*.*",
             "$JS.API.CONSUMER.MSG.NEXT.*.*",
             "$JS.API.STREAM.INFO.EVENTS",
+            # Log lines are followed to be archived.
+            "$JS.API.STREAM.INFO.TELEMETRY",
+            "$JS.API.CONSUMER.CREATE.TELEMETRY",
+            "$JS.API.CONSUMER.CREATE.TELEMETRY.>",
+            "$JS.API.CONSUMER.DELETE.TELEMETRY.*",
             "$JS.API.STREAM.MSG.GET.*",
             "$JS.API.STREAM.MSG.DELETE.COMMANDS",
             "$JS.API.STREAM.MSG.DELETE.WORK",
@@ -120,6 +127,14 @@ def _projections() -> dict[str, Any]:
     return _allow(
         publish=[*_reading("EVENTS", "TELEMETRY"), *consumers, *unnamed, *feed, "$JS.ACK.>"],
         subscribe=["_INBOX_projections.>"],
+    )
+
+
+def _delivery() -> dict[str, Any]:
+    """Telling webhooks: reads events, and may disable a webhook and put a delivery aside."""
+    return _allow(
+        publish=["commands.delivery.*.webhook.*", "dead.webhooks.*", *_reading("EVENTS")],
+        subscribe=["_INBOX_delivery.>", "live.events.>"],
     )
 
 

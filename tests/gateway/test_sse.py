@@ -17,6 +17,7 @@ from gateway import hub as hub_module
 from gateway.events import Filter, event_reading
 from gateway.following import position_of
 from gateway.hub import MAILBOX_FRAMES
+from gateway.log_archive import JobArchive, LogArchive
 from gateway.logs import human, log_reading, parse_position
 from gateway.problems import Problem
 from gateway.sse import EventStreams, Reading
@@ -39,7 +40,8 @@ def streams(world: World, heartbeat_s: float = 0.05) -> EventStreams:
 
 
 def logs(world: World, job: UUID = JOB, after: int = 0, level: str = "DEBUG") -> Reading:
-    return log_reading(world.feed, W, job, after=after, level=level)  # type: ignore[arg-type]
+    archive = JobArchive(LogArchive(world.feed, world.blobs, W), job)
+    return log_reading(world.feed, archive, W, job, after=after, level=level)  # type: ignore[arg-type]
 
 
 @asynccontextmanager

@@ -23,6 +23,8 @@ from projections.view import Key, M, R, View
 
 SLICE: Final = 100  # messages that are read before Postgres's answers are looked at again
 
+LONGEST: Final = 1000  # characters of why a view is parked
+
 # The same messages would be refused again; asyncpg raises DataError also before it sends.
 _POISON: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
 _sequence: Final = attrgetter("sequence")
@@ -167,15 +169,15 @@ class Writer(Generic[M]):
                 await fold(connection, view, store, messages)
         except _POISON as error:
             self._stand_still([view.name], sequence)
-            reason = f"{type(error).__name__}: {error}"
-            await self._position.park(connection, Parked(view.name, sequence, reason))
+            parked = Parked(view.name, sequence, f"{type(error).__name__}: {_in_short(error)}")
+            await self._position.park(connection, parked)
 
     def _park_all(
         self, takers: Sequence[int], sequence: int, error: Unreadable, batch: Batch[M]
     ) -> None:
         """Everybody who wants it, by whichever way it is read."""
         names = [self._views[taker].name for taker in takers]
-        batch.parked += [Parked(name, sequence, str(error)) for name in names]
+        batch.parked += [Parked(name, sequence, _in_short(error)) for name in names]
         self._stand_still(names, sequence)
 
     def _stand_still(self, views: Sequence[str], sequence: int) -> None:
@@ -241,6 +243,11 @@ def _projected(
             states.append((after, _sequence(message)))
         row = after
     return row
+
+
+def _in_short(error: Exception) -> str:
+    """On one line, which may be a list of everything that is wrong with a payload."""
+    return " ".join(str(error).split())[:LONGEST]
 
 
 def _upto(batch: Batch[M], sequence: int) -> Batch[M]:

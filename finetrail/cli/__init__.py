@@ -20,6 +20,7 @@ from finetrail.cli import (
     keys,
     log,
     models,
+    rebuild,
     requests,
     roles,
 )
@@ -60,7 +61,7 @@ app.add_typer(blobs.app, name="blobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(feed.app, name="feed")
-for module in (roles, jobs, models, chat, log, requests):
+for module in (roles, jobs, models, chat, log, rebuild, requests):
     module.register(app)
 
 

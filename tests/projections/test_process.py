@@ -14,6 +14,7 @@ from nats.errors import Error as NatsError
 
 from adapters.nats_connection import connect
 from finetrail.projections import create_tables, run_projections
+from finetrail.rebuilding import NoSuchView, rebuild
 from finetrail.settings import Settings
 from finetrail.stack.supervisor import EmbeddedStack
 from projections.queries import open_queries
@@ -105,6 +106,26 @@ async def test_a_second_start_goes_on_where_the_first_stopped(
         assert await queries.wait_for(before, 20)
 
     assert await all_rows(dsn) == rows
+
+
+async def test_whoever_owns_the_stack_has_views_filled_anew_while_it_runs(
+    stack: EmbeddedStack, dsn: str, admin: Client
+) -> None:
+    last = await append(admin, h.Log().add(*h.everything()).messages)
+    async with process(stack.settings), open_queries(dsn) as queries:
+        assert await queries.wait_for(last, 20)
+        one = [states async for states in rebuild(stack.settings, "timeline")][-1]
+        all_ = [states async for states in rebuild(stack.settings, None)][-1]
+        before = await all_rows(dsn)
+
+        (done,) = one
+        assert (done.views, done.status, done.differences) == (["timeline"], "switched", {})
+        assert done.sequence == done.goal == last
+        assert [done.status for done in all_] == ["switched", "switched"]
+        assert len(before["timeline"]) == len(await queries.events(h.WORKSPACE, limit=10_000))
+
+        with pytest.raises(NoSuchView, match="perhaps one of timeline"):
+            await anext(rebuild(stack.settings, "timelines"))
 
 
 async def position_or_none(dsn: str) -> int | None:

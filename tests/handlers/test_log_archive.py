@@ -79,7 +79,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
     async with nats_server(tmp_path / "nats", secured=True) as server:
         settings = Settings(
             data_dir=tmp_path / "data",
-            nats=NatsSettings(url=server.url, handlers=NatsUser(password="handlers")),  # type: ignore[arg-type]
+            nats=NatsSettings(url=server.url, handlers=NatsUser(password="handlers")),
             logs=LogSettings(archive_seconds=0.2),
         )
         nc = await server.connect("admin")

@@ -3,6 +3,8 @@
 import json
 import re
 import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from domain.subjects import derived_id
@@ -22,6 +24,37 @@ HANDSHAKE: Final = "1s"
 _VARIABLE: Final = re.compile(r'"(\$[A-Z_]+)"')
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """One server of several that keep the log together.
+
+    Routes carry everything, so whoever may open one is a server like the others: keep their port on
+    a network of the nodes' own, or name a CA, by which the nodes know each other.
+    """
+
+    cluster: str
+    name: str
+    listen: str  # where the other nodes reach this one: HOST:PORT
+    routes: Sequence[str]  # HOST:PORT of all nodes; this one may be among them
+    ca: str | None = None
+
+    def config(self, certificate: tuple[str, str] | None) -> dict[str, Any]:
+        cluster: dict[str, Any] = {
+            "name": self.cluster,
+            "listen": self.listen,
+            "routes": [f"nats-route://{route}" for route in self.routes],
+        }
+        if self.ca is not None and certificate is not None:
+            cert, key = certificate
+            cluster["tls"] = {
+                "cert_file": cert,
+                "key_file": key,
+                "ca_file": self.ca,
+                "verify": True,
+            }
+        return {"server_name": self.name, "cluster": cluster}
+
+
 def password_variable(role: NatsRole) -> str:
     return f"{PREFIX}NATS__{role.upper()}__PASSWORD"
 
@@ -33,21 +66,26 @@ def nats_config(
     listen: str = LISTEN,
     store: str = STORE,
     certificate: tuple[str, str] | None = None,
+    node: ClusterNode | None = None,
+    monitor: str = MONITOR,
 ) -> str:
     """The configuration, with passwords taken from the environment of the server.
 
     Args:
+        node: which of a cluster's servers it is; None is a server by itself.
         certificate: file of the server's certificate and file of its private key; None is no TLS.
     """
     config: dict[str, Any] = {
         **server_config(
             lambda role: f"${password_variable(role)}", agent_id, listen, store, joined
         ),
-        "http": MONITOR,
+        "http": monitor,
     }
     if certificate is not None:
         cert, key = certificate
         config["tls"] = {"cert_file": cert, "key_file": key, "handshake_first": HANDSHAKE}
+    if node is not None:
+        config |= node.config(certificate)
     return _VARIABLE.sub(r"\1", json.dumps(config, indent=2)) + "\n"
 
 

@@ -33,6 +33,20 @@ def nats_config(
     tls_key: Annotated[
         str | None, typer.Option("--tls-key", help="File of its private key.")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Name of the cluster that the server is a node of.")
+    ] = None,
+    node: Annotated[str | None, typer.Option(help="Name of the node.")] = None,
+    route: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help="Of each node, for the others; once for each."),
+    ] = None,
+    route_listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where this node listens for the others.")
+    ] = "0.0.0.0:6222",
+    tls_ca: Annotated[
+        str | None, typer.Option("--tls-ca", help="File of the CA by which nodes know each other.")
+    ] = None,
 ) -> None:
     """Print the configuration of a NATS server: users, permissions, durability, TLS.
 
@@ -46,6 +60,10 @@ def nats_config(
 
     if (tls_cert is None) != (tls_key is None):
         raise UsageProblem("--tls-cert and --tls-key go together: name both, or neither")
+    if (cluster is None) != (node is None) or (cluster is not None and not route):
+        raise UsageProblem("a node of a cluster needs --cluster, --node and --route for each node")
+    if tls_ca is not None and (cluster is None or tls_cert is None):
+        raise UsageProblem("--tls-ca is for the nodes of a cluster and needs --tls-cert")
     agents = asyncio.run(deployment.joined(session.load_settings())) if joined else {}
     chosen = agent_id or deployment.COMPOSE_AGENT
     text = deployment.nats_config(
@@ -54,6 +72,9 @@ def nats_config(
         listen=listen or deployment.LISTEN,
         store=store or deployment.STORE,
         certificate=(tls_cert, tls_key) if tls_cert and tls_key else None,
+        node=deployment.ClusterNode(cluster, node, route_listen, route or (), tls_ca)
+        if cluster and node
+        else None,
     )
     typer.echo(text, nl=False)
 

@@ -54,7 +54,7 @@ async def connect(
         nc = Client()
         connecting = asyncio.ensure_future(
             nc.connect(
-                url,
+                servers(url),
                 # A key of its own says who an agent is; a name beside it would be asked for a password.
                 user=None if seed else user,
                 password=None if seed else password,
@@ -142,6 +142,11 @@ class _State:
     async def closed(self) -> None:
         if self.connected:
             _log.info("NATS connection %s is closed", self.where)
+
+
+def servers(url: str) -> list[str]:
+    """The nodes of a cluster, parted by commas; any one of them that runs will do."""
+    return [part.strip() for part in url.split(",") if part.strip()]
 
 
 def encryption(url: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from adapters.nats_connection import close, encryption, reason
+from adapters.nats_connection import close, encryption, reason, servers
 from domain.subjects import AGGREGATES, token, work_subject
 from finetrail.settings import Settings
 from finetrail.stack.data_format import check_stream, stream_metadata
@@ -173,7 +173,7 @@ async def admin_connection(settings: Settings) -> AsyncIterator[Client]:
     nc = Client()
     try:
         await nc.connect(
-            login.url,
+            servers(login.url),
             user=login.user,
             password=login.password,
             inbox_prefix=login.inbox_prefix,

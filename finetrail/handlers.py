@@ -27,6 +27,7 @@ from adapters.nats_connection import (
     close,
     connect,
     encryption,
+    servers,
 )
 from adapters.nats_feed import NatsFeed
 from adapters.nats_letter_box import NatsLetterBox
@@ -214,7 +215,7 @@ async def _broker(login: NatsLogin, over: asyncio.Event) -> AsyncIterator[NatsBr
 
     tls = encryption(login.url).get("tls")
     broker = NatsBroker(
-        login.url,
+        servers(login.url),
         security=NatsUserPassword(
             login.user, login.password, ssl_context=tls, tls_handshake_first=tls is not None
         )

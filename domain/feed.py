@@ -13,6 +13,8 @@ DOMAIN: Final = "finetrail"  # the JetStream domain under which subscribers reac
 SEQUENCE_HEADER: Final = "ft-sequence"
 # Whoever may read events may be less than whoever manages keys.
 HIDDEN: Final = {"secret_hmac", "token_hmac"}
+# From where somebody asked is nobody else's business.
+PRIVATE_HEADERS: Final = {"ce-clientaddress"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,11 @@ def fed_event(subject: str, sequence: int, headers: Mapping[str, str], data: byt
     It need not be one that this build knows. What NATS added to it in the log stays behind.
     """
     _, workspace, aggregate, id_ = subject.split(".")
-    kept = {name: value for name, value in headers.items() if not name.lower().startswith("nats-")}
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if not name.lower().startswith("nats-") and name.lower() not in PRIVATE_HEADERS
+    }
     kept |= {
         SEQUENCE_HEADER: str(sequence),
         "Nats-Msg-Id": headers.get("ce-id") or f"events-{sequence}",

@@ -67,6 +67,7 @@ class Envelope(Generic[C]):
     sent_at: datetime
     command: C
     traceparent: str = ""  # W3C; of the span in which it was sent
+    client_address: str = ""  # of the request that it came with, where that is recorded
 
 
 @dataclass(frozen=True, slots=True)

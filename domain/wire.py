@@ -25,6 +25,10 @@ Headers = dict[str, str]
 SPEAKING_FOR_OTHERS = frozenset({GATEWAY_SOURCE, OPERATOR_SOURCE, REACTION_SOURCE})
 # Streams that are under way at once; each comes many times.
 REMEMBERED: Final = 4096
+# Of the command that an event came of: its type, the event that led to it, who asked from where.
+COMMAND_TYPE: Final = "ce-commandtype"
+COMMAND_CAUSE: Final = "ce-commandcause"
+CLIENT_ADDRESS: Final = "ce-clientaddress"
 _RECORDED: Final = itemgetter("ce-type", "ce-time", "ce-id", "ce-correlationid", "ce-causationid")
 
 
@@ -52,6 +56,7 @@ def encode_command(envelope: Envelope[Command]) -> tuple[Headers, bytes]:
         causation_id=envelope.causation_id,
         schema_version=1,
         traceparent=envelope.traceparent,
+        client_address=envelope.client_address,
     )
     return headers, envelope.command.model_dump_json().encode()
 
@@ -76,7 +81,13 @@ def decode_envelope(subject: str, headers: Mapping[str, str], data: bytes) -> En
         sent_at=_time(_required(headers, "ce-time")),
         command=decode_command(_required(headers, "ce-type"), data),
         traceparent=read_traceparent(headers.get(HEADER, "")),
+        # Only the gateway sees who asks.
+        client_address=client_address(headers) if source == GATEWAY_SOURCE else "",
     )
+
+
+def client_address(headers: Mapping[str, str]) -> str:
+    return unquote(headers.get(CLIENT_ADDRESS, ""))
 
 
 def _actor(source: str, told: str) -> str:
@@ -100,7 +111,11 @@ def encode_event(
         causation_id=cause.id,
         schema_version=type(event).schema_version,
         traceparent=cause.traceparent,
+        client_address=cause.client_address,
     )
+    headers[COMMAND_TYPE] = type(cause.command).__name__
+    if cause.causation_id is not None:
+        headers[COMMAND_CAUSE] = str(cause.causation_id)
     return headers, event.model_dump_json().encode()
 
 
@@ -167,6 +182,7 @@ def _common(
     causation_id: UUID | None,
     schema_version: int,
     traceparent: str,
+    client_address: str,
 ) -> Headers:
     headers = {
         "ce-specversion": "1.0",
@@ -185,6 +201,8 @@ def _common(
         headers["ce-causationid"] = str(causation_id)
     if traceparent:
         headers[HEADER] = traceparent
+    if client_address:
+        headers[CLIENT_ADDRESS] = quote(client_address, safe=":.")
     return headers
 
 

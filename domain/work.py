@@ -62,6 +62,7 @@ class TrainAssignment(_Message):
     threads: int | None = None  # pinned by the first attempt that started
     base_model: BaseModelRecord | None = None  # pinned likewise
     correlation_id: UUID
+    causation_id: UUID | None = None  # the event by which the work was given
     traceparent: str = ""  # W3C; of what asked for it
 
 
@@ -76,6 +77,7 @@ class EvaluateAssignment(_Message):
     threads: int | None = None
     base_model: BaseModelRecord | None = None
     correlation_id: UUID
+    causation_id: UUID | None = None
     traceparent: str = ""
 
 

@@ -50,6 +50,8 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 allowed_hosts=_hosts(settings.gateway),
                 link_minutes=settings.gateway.link_minutes,
                 public_url=settings.gateway.public_url,
+                record_addresses=settings.gateway.record_addresses,
+                trusted_proxies=_names(settings.gateway.trusted_proxies),
                 nats_url=_nats_for_agents(settings),
             ),
             bus=NatsCommandBus(nc),
@@ -82,8 +84,11 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _hosts(settings: GatewaySettings) -> tuple[str, ...]:
-    more = (settings.host, *settings.allowed_hosts.split(","))
-    return (*LOOPBACK, *(name.strip() for name in more if name.strip()))
+    return (*LOOPBACK, *_names(f"{settings.host},{settings.allowed_hosts}"))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _nats_for_agents(settings: Settings) -> str:

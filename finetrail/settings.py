@@ -7,6 +7,7 @@ name), `.env`, then `finetrail.toml` (another path by `FINETRAIL_CONFIG`).
 import os
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -53,6 +54,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _networks(text: str) -> str:
+    for each in filter(None, map(str.strip, text.split(","))):
+        ip_network(each, strict=False)
+    return text
+
+
+Networks = Annotated[str, AfterValidator(_networks)]
+
+
 class GatewaySettings(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8420, ge=0, le=65535)  # 0: the stack picks a free one
@@ -60,6 +70,8 @@ class GatewaySettings(_Section):
     max_upload_bytes: int = Field(default=2 * 1024**3, gt=0)
     api_key_pepper: SecretStr | None = None
     link_minutes: int = Field(default=15, ge=1, le=1440)  # that a download link is good for
+    record_addresses: bool = True  # of clients, in the log with what their requests led to
+    trusted_proxies: Networks = ""  # by commas; whose word on a client's address is taken
     # Where others reach it, for links; the host that a request names if left out.
     public_url: Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")] | None = None
 

@@ -14,6 +14,7 @@ from litestar.handlers.base import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp, ControllerRouterHandler
 
+from gateway.addresses import Addresses
 from gateway.administration import AgentsController, KeyMaker, KeysController, QueueController
 from gateway.agent_blobs import AgentBlobs, AgentBlobsController, Uploads
 from gateway.as_of import Past, past_is_known, provide_listed, provide_shown
@@ -85,6 +86,8 @@ class Config:
     allowed_hosts: Sequence[str] = LOOPBACK
     link_minutes: int = 15  # that a link is good for when nobody says
     public_url: str | None = None  # where others reach it; the host they name if not set
+    record_addresses: bool = True  # of clients, with what their requests led to
+    trusted_proxies: Sequence[str] = ()  # whose word on a client's address is taken
     nats_url: str = "nats://127.0.0.1:4222"  # what agents that join are told; see `gateway.joining`
     heartbeat_s: float = 15.0  # proxies close connections that are silent for a minute
     ping_s: float = 10.0  # while a model is silent; people wait for its first word
@@ -124,6 +127,7 @@ class Gateway:
             "feed": feed,
             "blobs": blobs,
             "commands": commands,
+            "addresses": Addresses(config.trusted_proxies, recorded=config.record_addresses),
             "past": Past(queries, feed, workspace),
             "streams": Streams(streams, self.keyring),
             "intake": Intake(

@@ -7,6 +7,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 from litestar import Request
+from litestar.di import NamedDependency
 from litestar.params import HeaderParameter
 from uuid_utils.compat import uuid7
 
@@ -14,6 +15,7 @@ from domain.context import current
 from domain.errors import CommandTimeout
 from domain.messages import Command, Envelope, StreamId
 from domain.subjects import GATEWAY_SOURCE, NAMES, Aggregate
+from gateway.addresses import Addresses
 from gateway.authentication import Principal
 from gateway.ports import CommandBus
 from gateway.problems import invalid, refusal
@@ -45,6 +47,7 @@ class Caller:
     command_id: UUID
     resource_id: UUID  # of what a creating request creates
     repeatable: bool  # whether the same ids come again when the request does
+    address: str = ""  # the client's, where that is recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +68,20 @@ def note_of(done: Done | None) -> str | msgspec.UnsetType:
 
 
 def provide_caller(
-    request: Request[Principal, Any, Any], idempotency_key: IdempotencyKey = None
+    request: Request[Principal, Any, Any],
+    addresses: NamedDependency[Addresses],
+    idempotency_key: IdempotencyKey = None,
 ) -> Caller:
-    correlation_id = request_id(request.scope)
+    by, correlation_id, address = request.user, request_id(request.scope), addresses.of(request)
     if idempotency_key is None:
-        return Caller(request.user, correlation_id, uuid7(), uuid7(), repeatable=False)
+        made = uuid7(), uuid7()
+        return Caller(by, correlation_id, *made, repeatable=False, address=address)
     if not (0 < len(idempotency_key.strip()) <= 255 and idempotency_key.isprintable()):
         raise invalid("Idempotency-Key", "1 to 255 printable characters", "header")
     route = f"{request.method} {request.url.path}"
     asked = uuid5(NAMES, f"{request.user.key_id}\x1f{route}\x1f{idempotency_key}")
     command_id, resource_id = uuid5(asked, "command"), uuid5(asked, "resource")
-    return Caller(request.user, correlation_id, command_id, resource_id, repeatable=True)
+    return Caller(by, correlation_id, command_id, resource_id, repeatable=True, address=address)
 
 
 class Commands:
@@ -103,6 +109,7 @@ class Commands:
             sent_at=datetime.now(UTC),
             command=command,
             traceparent=current().traceparent,
+            client_address=caller.address,
         )
         try:
             outcome = await self._bus.send(envelope, timeout_s=DECIDE_S)

@@ -15,6 +15,7 @@ from domain.agents.commands import InviteAgent, JoinAgent, RevokeAgent
 from domain.agents.joining import statement
 from domain.messages import Command, Envelope, StreamId
 from domain.subjects import GATEWAY_SOURCE
+from gateway.addresses import Addresses
 from gateway.administration import Agent, agent_answer, require_agent
 from gateway.commanding import DECIDE_S, Caller, Commands, note_of
 from gateway.fleet import Fleet
@@ -79,7 +80,7 @@ class Joining:
     nats_url: str
     public_url: str | None
 
-    async def join(self, body: JoinBody) -> UUID:
+    async def join(self, body: JoinBody, address: str) -> UUID:
         """Give the agent's id.
 
         Raises:
@@ -106,6 +107,7 @@ class Joining:
             causation_id=None,
             sent_at=command.at,
             command=command,
+            client_address=address,
         )
         outcome = await self.bus.send(envelope, timeout_s=DECIDE_S)
         if outcome.status not in {"recorded", "unchanged"}:
@@ -165,12 +167,13 @@ class JoiningController(Controller):
         request: Request[None, Any, Any],
         data: JSONBody[JoinBody],
         joining: NamedDependency[Joining],
+        addresses: NamedDependency[Addresses],
     ) -> Joined:
         """Become an agent. No key is asked for: the token is enough, once.
 
         The same machine may ask again with the same token and key, and is told the same.
         """
-        return joining.answer(await joining.join(data), request)
+        return joining.answer(await joining.join(data, addresses.of(request)), request)
 
     @post("/{agent_id:uuid}/revoke", status_code=202)
     async def revoke(

@@ -47,6 +47,10 @@ _CAUSED: Final[Json] = {
     "ce-correlationid": _UUID | {"description": "All that one request led to has the same."},
     "ce-schemaversion": _NUMBER | {"description": "Version of the payload's schema."},
 }
+_COMMAND: Final[Json] = {
+    "ce-commandtype": {"type": "string", "description": "Type of the command that this came of."},
+    "ce-commandcause": _UUID | {"description": "The event that led to that command, if one did."},
+}
 _TRACE: Final[Json] = {
     "traceparent": {"type": "string", "description": "W3C Trace Context, where it was traced."}
 }
@@ -58,7 +62,7 @@ HEADERS: Final[dict[str, Json]] = {
             "ce-causationid": _UUID | {"description": "The command that this came of."},
             SEQUENCE_HEADER: _NUMBER | {"description": "Position in Finetrail's event log."},
         },
-        _TRACE,
+        {**_COMMAND, **_TRACE},
     ),
     "TelemetryHeaders": _headers("Headers of telemetry.", {}, {"ce-subject": _SUBJECT, **_TRACE}),
     "CommandHeaders": _headers(

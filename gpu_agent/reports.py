@@ -42,14 +42,15 @@ class Attempt:
     work_id: UUID
     number: int
     correlation_id: UUID
+    causation_id: UUID | None = None  # the event by which it was given
 
     @classmethod
     def of(cls, assignment: TrainAssignment | EvaluateAssignment) -> "Attempt":
         workspace, number = assignment.workspace, assignment.attempt
+        why = assignment.correlation_id, assignment.causation_id
         if isinstance(assignment, TrainAssignment):
-            return cls(workspace, "job", assignment.job_id, number, assignment.correlation_id)
-        work_id = assignment.evaluation_id
-        return cls(workspace, "evaluation", work_id, number, assignment.correlation_id)
+            return cls(workspace, "job", assignment.job_id, number, *why)
+        return cls(workspace, "evaluation", assignment.evaluation_id, number, *why)
 
     @property
     def key(self) -> tuple[UUID, int]:
@@ -120,7 +121,7 @@ class Reports:
             source=self._agent_id,
             actor=f"agent:{self._agent_id}",
             correlation_id=attempt.correlation_id,
-            causation_id=None,
+            causation_id=attempt.causation_id,
             sent_at=datetime.now(UTC),
             command=command,
             traceparent=current().traceparent,

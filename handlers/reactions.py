@@ -191,16 +191,17 @@ async def _withdraw_evaluation(
 
 
 async def _hand_over(recorded: Recorded[WorkAssigned], world: World) -> Sequence[FollowUp]:
-    event, workspace = recorded.event, recorded.stream.workspace
+    event = recorded.event
     work: Assignment | None
     if event.kind == "train":
-        work = await _training(event, workspace, world)
+        work = await _training(recorded, world)
     else:
-        work = await _evaluation(event, workspace, world)
+        work = await _evaluation(recorded, world)
     return [Hand(recorded.id, event.agent_id, work)] if work else []
 
 
-async def _training(event: WorkAssigned, workspace: str, world: World) -> TrainAssignment | None:
+async def _training(recorded: Recorded[WorkAssigned], world: World) -> TrainAssignment | None:
+    event, workspace = recorded.event, recorded.stream.workspace
     history = await world.store.read(StreamId(workspace, "job", event.work_id))
     job = fold(history, jobs.decider)
     if not isinstance(job, jobs.Waiting) or job.attempt != event.attempt:
@@ -214,13 +215,13 @@ async def _training(event: WorkAssigned, workspace: str, world: World) -> TrainA
         threads=job.progress.threads,
         base_model=job.progress.base_model,
         correlation_id=history.events[0].correlation_id,
+        causation_id=recorded.id,
         traceparent=history.events[0].traceparent,
     )
 
 
-async def _evaluation(
-    event: WorkAssigned, workspace: str, world: World
-) -> EvaluateAssignment | None:
+async def _evaluation(recorded: Recorded[WorkAssigned], world: World) -> EvaluateAssignment | None:
+    event, workspace = recorded.event, recorded.stream.workspace
     history = await world.store.read(StreamId(workspace, "evaluation", event.work_id))
     evaluation = fold(history, evaluations.decider)
     if not isinstance(evaluation, evaluations.Waiting) or evaluation.attempt != event.attempt:
@@ -236,6 +237,7 @@ async def _evaluation(
         threads=requested.threads,
         base_model=requested.base_model,
         correlation_id=history.events[0].correlation_id,
+        causation_id=recorded.id,
         traceparent=history.events[0].traceparent,
     )
 

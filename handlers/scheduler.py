@@ -21,7 +21,7 @@ from domain.evaluations.events import EvaluationStarted
 from domain.jobs import job as jobs
 from domain.jobs.commands import ExpireLease
 from domain.jobs.events import JobClaimed
-from domain.messages import Command, Envelope, Event, History, Outcome, StreamId
+from domain.messages import Command, Envelope, Event, History, Outcome, Recorded, StreamId
 from domain.queues.commands import Enqueue, Withdraw
 from domain.queues.events import QueueEvent, WorkAssigned
 from domain.queues.queue import Queue
@@ -67,6 +67,7 @@ class Scheduler:
         self._seen: dict[str, tuple[Presence, float]] = {}
         self._queue = Queue()
         self._assigned_at: dict[UUID, datetime] = {}
+        self._given: dict[UUID, Recorded[Event]] = {}  # by which event each work was assigned
         self._revision = 0
         self._works: dict[UUID, WorkView] = {}
         self._stranded_since: dict[UUID, float] = {}
@@ -124,6 +125,7 @@ class Scheduler:
             self._queue = queue_decider.evolve(self._queue, event)
             if isinstance(event, WorkAssigned):
                 self._assigned_at[event.work_id] = recorded.recorded_at
+                self._given[event.work_id] = recorded
             self._revision = recorded.sequence
 
     async def _check(self, assigned: WorkAssigned) -> None:
@@ -137,7 +139,7 @@ class Scheduler:
         if work.ended:
             # Its own withdrawal is on its way, or was overtaken by what it was to withdraw.
             gone = Withdraw(work_id=assigned.work_id, reason="it has ended")
-            await self._send(queue_stream(self._workspace), gone)
+            await self._send(queue_stream(self._workspace), gone, assigned.work_id)
             return
         if work.attempt > assigned.attempt:
             await self._queue_stranded(assigned, work)
@@ -154,7 +156,7 @@ class Scheduler:
             assigned.agent_id,
             reason,
         )
-        await self._send(self._stream(assigned), _expiry(assigned, reason))
+        await self._send(self._stream(assigned), _expiry(assigned, reason), assigned.work_id)
 
     async def _queue_stranded(self, assigned: WorkAssigned, work: WorkView) -> None:
         """Queue the next attempt after all, when what should have done so was put aside."""
@@ -168,7 +170,7 @@ class Scheduler:
             method=work.method,
             attempt=work.attempt,
         )
-        await self._send(queue_stream(self._workspace), again)
+        await self._send(queue_stream(self._workspace), again, assigned.work_id)
 
     async def _look(self, assigned: WorkAssigned) -> WorkView:
         history = await self._store.read(self._stream(assigned))
@@ -218,20 +220,26 @@ class Scheduler:
             del self._stranded_since[work_id]
         for work_id in self._assigned_at.keys() - self._queue.assigned.keys():
             del self._assigned_at[work_id]
+        for work_id in self._given.keys() - self._queue.assigned.keys():
+            del self._given[work_id]
 
     def _stream(self, assigned: WorkAssigned) -> StreamId:
         kind: Aggregate = "job" if assigned.kind == "train" else "evaluation"
         return StreamId(self._workspace, kind, assigned.work_id)
 
-    async def _send(self, stream: StreamId, command: Command) -> Outcome:
+    async def _send(
+        self, stream: StreamId, command: Command, work_id: UUID | None = None
+    ) -> Outcome:
+        """Send it, because this work was assigned if it is about one that was."""
         command_id = uuid7()
+        cause = self._given.get(work_id) if work_id else None
         envelope = Envelope(
             id=command_id,
             stream=stream,
             source=REACTION_SOURCE,
             actor="scheduler",
-            correlation_id=command_id,
-            causation_id=None,
+            correlation_id=cause.correlation_id if cause else command_id,
+            causation_id=cause.id if cause else None,
             sent_at=self._clock(),
             command=command,
         )

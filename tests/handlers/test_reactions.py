@@ -98,6 +98,7 @@ async def test_assigned_work_is_handed_over_with_all_that_it_takes(inside: Insid
         threads=samples.ENVIRONMENT.threads,
         base_model=samples.MADE_HERE,
         correlation_id=(await inside.store.everything())[0].correlation_id,
+        causation_id=hand.id,
     )
     last = (await inside.store.read(StreamId(samples.WORKSPACE, "queue", QUEUE))).events
     assert hand.id in {recorded.id for recorded in last}

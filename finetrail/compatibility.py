@@ -21,6 +21,7 @@ LOGINS: Final[dict[str, NatsRole]] = {
     "gateway": "gateway",
     "handlers": "handlers",
     "projections": "projections",
+    "delivery": "delivery",
 }
 
 _log = logging.getLogger(__name__)

@@ -1,15 +1,16 @@
-"""Gateway, handlers and projections in one process: what a small installation needs beside an agent."""
+"""Every role but the agent in one process: what a small installation needs beside one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from finetrail.delivery import run_delivery
 from finetrail.gateway import run_gateway
 from finetrail.handlers import run_handlers
 from finetrail.projections import run_projections
 from finetrail.settings import Settings
 
 Role = Callable[[Settings, asyncio.Event], Awaitable[None]]
-ROLES: tuple[Role, ...] = (run_projections, run_handlers, run_gateway)
+ROLES: tuple[Role, ...] = (run_projections, run_handlers, run_delivery, run_gateway)
 
 
 class RoleEnded(RuntimeError):
@@ -17,7 +18,7 @@ class RoleEnded(RuntimeError):
 
 
 async def run_core(settings: Settings, stop: asyncio.Event) -> None:
-    """Run the three until ``stop``; the first that fails takes the others with it."""
+    """Run them until ``stop``; the first that fails takes the others with it."""
     await run_together(ROLES, settings, stop)
 
 

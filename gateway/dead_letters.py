@@ -48,7 +48,7 @@ class DiscardBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DeadLetter(msgspec.Struct):
-    """A command that could not be decided (`commands`), or an event that could not be followed up."""
+    """A command that could not be decided, an event that could not be followed up or told a webhook."""
 
     sequence: int
     status: Literal["open"]
@@ -252,7 +252,7 @@ def _members(message: FeedMessage) -> dict[str, Any]:
         "kind": message.subject.split(".")[1],
         "subject": headers.get("dead-subject", ""),
         "type": headers.get("ce-type", ""),
-        "message_id": headers.get("ce-id", ""),
+        "message_id": headers.get("webhook-id") or headers.get("ce-id", ""),
         "reason": headers.get("dead-reason", ""),
         "put_aside_at": datetime.fromisoformat(headers["Nats-Time-Stamp"]),
         "size": len(message.data),

@@ -11,6 +11,7 @@ MAX_REASON: Final = 1000  # characters; a header, not a report
 SUBJECT: Final = "dead-subject"  # where the original was found
 SEQUENCE: Final = "dead-sequence"  # its sequence in the stream it was in
 REASON: Final = "dead-reason"
+WEBHOOK_ID: Final = "webhook-id"  # the id under which a receiver was sent the event
 RETRY_OF: Final = "dead-retry-of"  # the letter that was retried and led to this one
 
 

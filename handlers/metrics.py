@@ -52,3 +52,9 @@ WAITING: Final = Gauge(
     ("consumer",),
     registry=REGISTRY,
 )
+WEBHOOK_ATTEMPTS: Final = Counter(
+    "finetrail_webhook_attempts",
+    "Attempts to deliver to webhooks by what became of them: delivered, failed, or dead.",
+    ("outcome",),
+    registry=REGISTRY,
+)

@@ -27,7 +27,8 @@ class Retries:
         """Do what the event says; a letter that is gone was seen to before."""
         match recorded.event:
             case DeadLetterRetried(letter=letter):
-                await self._send_again(letter.sequence, recorded.id)
+                if letter.kind != "webhooks":  # whoever delivers to webhooks begins again itself
+                    await self._send_again(letter.sequence, recorded.id)
                 await self._box.remove(letter.sequence)
             case DeadLetterDiscarded(letter=letter):
                 await self._box.remove(letter.sequence)

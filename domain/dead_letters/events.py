@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from domain.messages import Event
 
-LetterKind = Literal["commands", "reactions"]
+LetterKind = Literal["commands", "reactions", "webhooks"]
 
 
 class LetterFacts(BaseModel):
@@ -15,9 +15,8 @@ class LetterFacts(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     sequence: int  # in the stream of dead letters
-    kind: (
-        LetterKind  # a command that could not be decided, or an event that could not be followed up
-    )
+    # A command that could not be decided, or an event that could not be followed up or delivered.
+    kind: LetterKind
     subject: str  # where the original was found
     message_type: str
     message_id: str

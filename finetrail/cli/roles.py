@@ -24,7 +24,7 @@ ROLES: Final = "One process each"
 def register(app: typer.Typer) -> None:
     for command in (up, demo, doctor, version):
         app.command(rich_help_panel=START)(command)
-    for command in (core, gateway, handlers, projections):
+    for command in (core, gateway, handlers, projections, delivery):
         app.command(rich_help_panel=ROLES)(command)
     app.add_typer(agent_app, name="agent", rich_help_panel=ROLES)
 
@@ -98,7 +98,7 @@ def version(json: Json = False) -> None:
 
 
 def core() -> None:
-    """Run gateway, handlers and projections in one process."""
+    """Run gateway, handlers, projections and delivery in one process."""
     from finetrail.core import run_core
 
     _run(run_core, "core")
@@ -123,6 +123,13 @@ def projections() -> None:
     from finetrail.projections import run_projections
 
     _run(run_projections, "projections")
+
+
+def delivery() -> None:
+    """Run what tells webhooks."""
+    from finetrail.delivery import run_delivery
+
+    _run(run_delivery, "delivery")
 
 
 @agent_app.callback()

@@ -18,6 +18,7 @@ OWN: Final[tuple[NatsRole, ...]] = (
     "gateway",
     "handlers",
     "projections",
+    "delivery",
 )
 
 _keys: Final = TypeAdapter(dict[str, str])

@@ -94,6 +94,7 @@ class NatsPasswords(BaseModel):
     gateway: str = Field(default_factory=_password)
     handlers: str = Field(default_factory=_password)
     projections: str = Field(default_factory=_password)
+    delivery: str = Field(default_factory=_password)
     agent: str = Field(default_factory=_password)
     subscriber: str = Field(default_factory=_password)
 

@@ -11,7 +11,7 @@ from finetrail.deployment import environment
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"
-OURS = ("streams", "gateway", "handlers", "projections", "agent")
+OURS = ("streams", "gateway", "handlers", "projections", "delivery", "agent")
 THEIRS = ("nats", "postgres", "objectstore")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::([-?])([^}]*))?\}")
 

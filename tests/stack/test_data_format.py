@@ -37,7 +37,7 @@ NEWER = (
     OURS.model_copy(update={"events": (*OURS.events, "JobSubmitted 2"), "version": "99.1"}),
 )
 OLDER = OURS.model_copy(update={"format": 0, "version": "0.0.1", "events": OURS.events[:3]})
-ROLES = ("up", "core", "gateway", "handlers", "projections", "agent")
+ROLES = ("up", "core", "gateway", "handlers", "projections", "delivery", "agent")
 
 
 def a_directory(folder: Path, written: Written | str | None) -> StackPaths:
@@ -173,7 +173,7 @@ async def test_an_older_log_is_brought_up_to_date_and_a_newer_one_left_alone(
     async with admin_connection(settings) as nc:
         await _update(nc, {"finetrail-version": "0.0.1"})
         assert await differences(nc, [settings.agent_id]) == ["EVENTS was made by another build"]
-        for role in ("core", "gateway", "handlers", "projections", "agent"):
+        for role in ("core", "gateway", "handlers", "projections", "delivery", "agent"):
             await check_log(settings, role)
         await bootstrap(settings)
         assert await differences(nc, [settings.agent_id]) == []
@@ -181,7 +181,7 @@ async def test_an_older_log_is_brought_up_to_date_and_a_newer_one_left_alone(
         newer = stream_metadata() | {"finetrail-format": "2", "finetrail-version": "99.1"}
         await _update(nc, newer)
         before = await _config(nc)
-        for role in ("core", "gateway", "handlers", "projections"):
+        for role in ("core", "gateway", "handlers", "projections", "delivery"):
             with pytest.raises(StackError, match=r"The log at .* last used by finetrail 99\.1"):
                 await check_log(settings, role)
         with pytest.raises(StackError, match=r"99\.1"):

@@ -121,7 +121,9 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNats]:
         server.stop()
 
 
-@pytest.mark.parametrize("role", ["core", "gateway", "handlers", "projections", "agent"])
+@pytest.mark.parametrize(
+    "role", ["core", "gateway", "handlers", "projections", "delivery", "agent"]
+)
 def test_a_role_that_does_not_trust_the_certificate_ends_and_says_why(
     secured: SecuredNats, role: str
 ) -> None:

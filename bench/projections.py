@@ -82,10 +82,18 @@ async def append(settings: Settings, messages: list[h.Stored]) -> None:
     await nc.close()
 
 
+async def drop_everything(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    ours = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^finetrail'"
+    for (schema,) in await connection.fetch(ours):
+        await connection.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+    await connection.close()
+
+
 async def replay(settings: Settings, projection: Projection[Any], last: int) -> float:
     """Seconds from empty tables to the log's end."""
+    await drop_everything(settings.postgres_dsn)
     connection = await asyncpg.connect(settings.postgres_dsn)
-    await connection.execute("DROP SCHEMA IF EXISTS finetrail CASCADE")
     await ensure_tables(connection, projection, replace=True)
     await connection.close()
     login = settings.nats_login("projections")

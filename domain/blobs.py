@@ -1,14 +1,17 @@
 """Names of stored bytes: a blob is called by the SHA-256 of what it holds."""
 
+from functools import lru_cache
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_PATH_CHARS: Final = 500  # ZIP takes 65,535 bytes, file systems 255 a part
+REMEMBERED: Final = 1024  # paths: those of a kind of model are the same ones in every event
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+@lru_cache(REMEMBERED)
 def _below_a_folder(path: str) -> str:
     """The path, if it leads nowhere else on any system that unpacks it.
 
@@ -16,7 +19,8 @@ def _below_a_folder(path: str) -> str:
         ValueError: It does.
     """
     parts = path.split("/")
-    plain = len(path) <= MAX_PATH_CHARS and path.isprintable() and not {"\\", ":"} & set(path)
+    plain = len(path) <= MAX_PATH_CHARS and path.isprintable()
+    plain = plain and "\\" not in path and ":" not in path
     if not plain or not all(part.strip(". ") for part in parts):
         raise ValueError("a path below a folder, its parts parted by single slashes")
     return path

@@ -26,7 +26,7 @@ from projections.view import Key, View, as_json, changed, events_of, stream_key,
 JobStatus = Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen would take five times as long to make, and each event makes one
 class JobRow:
     workspace: str
     id: UUID

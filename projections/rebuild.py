@@ -51,7 +51,8 @@ _OWNER: Final = 0x66747262  # "ftrb"; the second half of the key is projection a
 _CHECKPOINT: Final = tables.projection_checkpoint.fullname
 _VIEW: Final = tables.projection_view.fullname
 _REBUILD: Final = tables.projection_rebuild.fullname
-_HOLD: Final = f"SELECT sequence FROM {_CHECKPOINT} WHERE name = $1 FOR UPDATE"  # noqa: S608 - our own name
+_FOLLOWED: Final = f"SELECT sequence FROM {_CHECKPOINT} WHERE name = $1"  # noqa: S608 - our own name
+_HOLD: Final = f"{_FOLLOWED} FOR UPDATE"
 _NEXT: Final = f"""
     SELECT r.id, r.views, r.reason, r.schema, r.sequence, r.parked FROM {_REBUILD} AS r
     JOIN {_CHECKPOINT} AS c ON c.name = r.projection
@@ -348,7 +349,8 @@ class Rebuilder(Generic[M]):
         In an upgrade the new tables may be ahead: the old ones are not followed where they cannot be.
         """
         while True:
-            await filler.come_near()
+            if await connection.fetchval(_FOLLOWED, self._projection.name) > filler.sequence + NEAR:
+                await filler.come_near()
             async with self._exclusively(connection):
                 async with asyncio.timeout(HOLD_S):
                     followed = await connection.fetchval(_HOLD, self._projection.name)

@@ -102,7 +102,12 @@ def _writer(column: Column[Any]) -> Callable[[Sequence[Any]], Sequence[Any]] | N
 
 
 def _jsons(values: Sequence[object]) -> list[str | None]:
-    return [_json(value) for value in values]
+    """Rows that were made from one another share what has not changed; it is written once."""
+    written: dict[int, str | None] = {}
+    for value in values:
+        if id(value) not in written:
+            written[id(value)] = _json(value)
+    return [written[id(value)] for value in values]
 
 
 def _texts(values: Sequence[str | None]) -> Sequence[str | None]:

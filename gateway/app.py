@@ -53,6 +53,7 @@ from gateway.schema_routes import PublishedController
 from gateway.sse import EventStreams
 from gateway.strict_json import StrictRequest
 from gateway.tickets import Tickets, ticket_key
+from gateway.why import Reasons, WhyController
 from projections.queries import Queries
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # of JSON: 256 texts of 20,000 characters fit, escaped
@@ -66,6 +67,7 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     ModelsController,
     EvaluationsController,
     EventsController,
+    WhyController,
     KeysController,
     AgentsController,
     JoiningController,
@@ -128,6 +130,7 @@ class Gateway:
             "blobs": blobs,
             "commands": commands,
             "addresses": Addresses(config.trusted_proxies, recorded=config.record_addresses),
+            "reasons": Reasons(queries, feed, workspace),
             "past": Past(queries, feed, workspace),
             "streams": Streams(streams, self.keyring),
             "intake": Intake(

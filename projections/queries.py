@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from domain.queues.events import WorkQueued
 from domain.subjects import Aggregate
 from projections import tables as t
 from projections.answers import Job, QueueItem, Standing, with_progress
@@ -25,6 +26,7 @@ from projections.registry import (
     page_of,
 )
 from projections.timeline import TimelineRow
+from projections.webhooks import WebhookRow
 from projections.work_items import WorkItemRow
 
 STATEMENT_TIMEOUT_S: Final = 5  # a page is read in milliseconds; more means trouble
@@ -166,6 +168,24 @@ class Queries(RegistryQueries):
         page = matching.where(table.c.sequence > after).order_by(table.c.sequence).limit(limit)
         return await self._rows(TimelineRow, page)
 
+    async def event(self, workspace: str, which: int | UUID) -> TimelineRow | None:
+        """By its sequence or its id."""
+        table = t.timeline
+        named = table.c.sequence == which if isinstance(which, int) else table.c.id == which
+        one = select(table).where(table.c.workspace == workspace, named)
+        return await self._one(TimelineRow, one)
+
+    async def last_queued(self, workspace: str, work_id: UUID, before: int) -> TimelineRow | None:
+        """The event that put this work into the queue, the last one before this sequence."""
+        table = t.timeline
+        queued = select(table).where(
+            table.c.workspace == workspace,
+            table.c.type == WorkQueued.__name__,
+            table.c.sequence < before,
+            table.c.data["work_id"].astext == str(work_id),
+        )
+        return await self._one(TimelineRow, queued.order_by(table.c.sequence.desc()).limit(1))
+
     async def is_served(self, workspace: str, sha256: str) -> bool:
         """Whether a version that is ready, or its base model, has a file of this hash."""
         table = t.model_version
@@ -173,6 +193,16 @@ class Queries(RegistryQueries):
         base = table.c.base_model_record.contains({"files": [{"blob": {"sha256": sha256}}]})
         ready = and_(table.c.workspace == workspace, table.c.status == "ready")
         return bool(await self._all(select(table.c.id).where(ready, or_(adapter, base)).limit(1)))
+
+    async def webhooks(self, workspace: str) -> list[WebhookRow]:
+        """Those that are there, oldest first."""
+        table = t.webhook
+        mine = select(table).where(table.c.workspace == workspace, table.c.status != "removed")
+        return await self._rows(WebhookRow, mine.order_by(table.c.created_sequence))
+
+    async def webhook(self, workspace: str, webhook_id: UUID) -> WebhookRow | None:
+        """One of them, also when it was removed."""
+        return await self._one(WebhookRow, by_id(t.webhook, workspace, webhook_id))
 
     async def queue(self, workspace: str) -> list[QueueItem]:
         """What is assigned and what waits, in order of arrival."""

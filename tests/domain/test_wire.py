@@ -55,7 +55,7 @@ def test_a_missing_header_is_named() -> None:
 
 def test_an_event_tells_of_its_command_and_of_who_asked_from_where() -> None:
     cause = sent_by("gateway", "key:3f9a2c1b", client_address="fe80::1%eth0")
-    event = JobCancelled(job_id=cause.stream.id)
+    event = JobCancelled(job_id=cause.stream.id, attempt=1)
 
     headers, _ = encode_event(event, event_id=UUID(int=4), cause=cause, recorded_at=cause.sent_at)
 

@@ -439,6 +439,22 @@ class MemoryQueries(Queries):
         ]
         return rows[-limit:] if after is None else rows[:limit]
 
+    async def event(self, workspace: str, which: int | UUID) -> event_rows.TimelineRow | None:
+        rows = map(event_rows.told, await self._recorded())
+        return next((row for row in rows if which in (row.sequence, row.id)), None)
+
+    async def last_queued(
+        self, workspace: str, work_id: UUID, before: int
+    ) -> event_rows.TimelineRow | None:
+        found = [
+            row
+            for row in map(event_rows.told, await self._recorded())
+            if row.type == "WorkQueued"
+            and row.data["work_id"] == str(work_id)
+            and row.sequence < before
+        ]
+        return found[-1] if found else None
+
     async def agents(self, workspace: str) -> list[agent_rows.AgentRow]:
         return await self._fold(agent_rows.VIEW)
 

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from finetrail.cli import (
     agents,
+    audit,
     backup,
     blobs,
     chat,
@@ -57,6 +58,7 @@ app.add_typer(data.app, name="datasets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(agents.app, name="agents")
 app.add_typer(backup.app, name="backup")
+app.add_typer(audit.app, name="audit")
 app.add_typer(blobs.app, name="blobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(deploy.app, name="deploy")

@@ -1,0 +1,1 @@
+"""What must hold of the log whatever happens: random commands against real servers, step by step."""

@@ -27,10 +27,13 @@ _ASK: Final = (
     f"INSERT INTO {_TABLE} (projection, views, reason, status) "  # noqa: S608 - our own name
     "VALUES ($1, $2, 'asked', 'asked') RETURNING id"
 )
-_LOOK: Final = (
-    f"SELECT id, views, status, sequence, goal, found, error, switch_ms FROM {_TABLE} "  # noqa: S608 - our own name
-    "WHERE id = ANY ($1) ORDER BY id"
-)
+_ENDED: Final = "CASE WHEN status IN ('switched', 'failed') THEN updated_at ELSE now() END"
+_LOOK: Final = f"""
+    SELECT id, views, status, sequence, goal, found, error, switch_ms,
+        extract(epoch FROM coalesce(filled_at, now()) - began_at) AS filling_s,
+        extract(epoch FROM {_ENDED} - asked_at) AS seconds
+    FROM {_TABLE} WHERE id = ANY ($1) ORDER BY id
+"""  # noqa: S608 - our own names
 _OTHERS: Final = f"SELECT true FROM {_TABLE} WHERE status IN ('filling', 'switching') LIMIT 1"  # noqa: S608 - our own name
 _TAKE_BACK: Final = (
     f"UPDATE {_TABLE} SET status = 'failed', error = 'nobody took it' "  # noqa: S608 - our own name
@@ -56,8 +59,8 @@ class Progress(BaseModel):
     status: str  # asked, filling, switching, switched, failed
     sequence: int
     goal: int
-    seconds: float
-    events_per_s: float
+    seconds: float  # since it was asked for
+    events_per_s: float  # while it was filled
     eta_s: float | None
     differences: dict[str, Difference]
     switch_ms: float | None
@@ -91,7 +94,7 @@ async def rebuild(settings: Settings, view: str | None) -> AsyncGenerator[Sequen
             await asyncio.sleep(LOOK_S)
             seconds = time.monotonic() - began
             rows = await connection.fetch(_LOOK, ids)
-            progress = [_progress(row, seconds) for row in rows]
+            progress = [_progress(row) for row in rows]
             yield progress
             done = all(one.ended for one in progress)
             if seconds > UNHEARD_S and all(one.status == "asked" for one in progress):
@@ -137,15 +140,16 @@ async def _see_that_it_is_heard(
     )
 
 
-def _progress(row: asyncpg.Record, seconds: float) -> Progress:
-    rate = row["sequence"] / seconds if seconds else 0.0
+def _progress(row: asyncpg.Record) -> Progress:
+    filling_s = float(row["filling_s"] or 0)
+    rate = row["sequence"] / filling_s if filling_s else 0.0
     left = row["goal"] - row["sequence"]
     return Progress(
         views=row["views"],
         status=row["status"],
         sequence=row["sequence"],
         goal=row["goal"],
-        seconds=round(seconds, 2),
+        seconds=round(float(row["seconds"]), 2),
         events_per_s=round(rate, 1),
         eta_s=round(left / rate, 1) if rate and row["status"] == "filling" else None,
         differences=json.loads(row["found"] or "{}"),

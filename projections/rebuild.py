@@ -61,7 +61,7 @@ _NEXT: Final = f"""
 """  # noqa: S608 - our own names
 _BEGIN: Final = (
     f"UPDATE {_REBUILD} SET status = 'filling', fingerprint = $2, schema = $3, sequence = 0, "  # noqa: S608 - our own name
-    "parked = '{}', views = $4, updated_at = now() WHERE id = $1"
+    "parked = '{}', views = $4, began_at = now(), updated_at = now() WHERE id = $1"
 )
 _MOVE: Final = (
     f"UPDATE {_REBUILD} SET sequence = $2, goal = $4, updated_at = now() "  # noqa: S608 - our own name
@@ -72,6 +72,7 @@ _END: Final = (
     f"UPDATE {_REBUILD} SET status = $2, error = $3, updated_at = now() "  # noqa: S608 - our own name
     f"WHERE id = $1 AND {UNDER_WAY}"
 )
+_FILLED: Final = f"UPDATE {_REBUILD} SET filled_at = now() WHERE id = $1"  # noqa: S608 - our own name
 _FOUND: Final = f"UPDATE {_REBUILD} SET status = 'switching', found = $2 WHERE id = $1"  # noqa: S608 - our own name
 _SWITCHED: Final = f"UPDATE {_REBUILD} SET switch_ms = $2 WHERE id = $1"  # noqa: S608 - our own name
 _TAKE_OVER: Final = (
@@ -262,6 +263,7 @@ class Rebuilder(Generic[M]):
             await ends.enter_async_context(contextlib.aclosing(batches))
             filler = Filler(self._projection, rebuild, working, batches)
             await filler.come_near()
+            await connection.execute(_FILLED, rebuild.id)
             await ddl.complete(working, self._tables(rebuild), rebuild.schema, INDEX_S)
             await self._look(connection, filler, rebuild)
             took = await self._switch(connection, filler, rebuild)

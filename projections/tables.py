@@ -334,6 +334,26 @@ access_key = Table(
 
 access_key_history = _states(access_key)
 
+webhook = Table(
+    "webhook",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    *_history(),
+    Column("url", Text, nullable=False),
+    Column("url_id", Text, nullable=False),
+    Column("event_types", JSONB),
+    Column("description", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("disabled_by", Text),
+    Column("reason", Text),
+    Column("key_id", Text, nullable=False),
+    Column("old_key_id", Text),
+    Column("old_key_valid_until", _Time),
+    Column("created_at", _Time, nullable=False),
+    Column("created_by", Text, nullable=False),
+)
+
 timeline = Table(
     "timeline",
     metadata,
@@ -414,6 +434,8 @@ projection_rebuild = Table(
     Column("error", Text),
     Column("switch_ms", Double),
     Column("asked_at", _Time, nullable=False, server_default=func.now()),
+    Column("began_at", _Time),
+    Column("filled_at", _Time),  # when it had come near the log's end
     Column("updated_at", _Time, nullable=False, server_default=func.now()),
 )
 

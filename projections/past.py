@@ -58,21 +58,22 @@ class PastQueries(RegistryQueries):
         return sorted(rows, key=lambda row: row.epoch)
 
     async def _events(self, workspace: str, job_id: UUID) -> list[Recorded[Event]]:
-        return [recorded(row) for row in await self._all(_of_job(workspace, job_id, self.sequence))]
+        asked = job_events(workspace, [job_id], self.sequence)
+        return [recorded(row) for row in await self._all(asked)]
 
 
 def tables_at(sequence: int) -> Tables:
     return Tables(
-        dataset=_at(t.dataset, t.dataset_history, sequence),
-        model=_at(t.model, t.model_history, sequence),
-        model_version=_at(t.model_version, t.model_version_history, sequence),
-        evaluation=_at(t.evaluation, t.evaluation_history, sequence),
-        agent=_at(t.agent, t.agent_history, sequence),
-        access_key=_at(t.access_key, t.access_key_history, sequence),
+        dataset=state_at(t.dataset, t.dataset_history, sequence),
+        model=state_at(t.model, t.model_history, sequence),
+        model_version=state_at(t.model_version, t.model_version_history, sequence),
+        evaluation=state_at(t.evaluation, t.evaluation_history, sequence),
+        agent=state_at(t.agent, t.agent_history, sequence),
+        access_key=state_at(t.access_key, t.access_key_history, sequence),
     )
 
 
-def _at(table: Table, history: Table, sequence: int) -> FromClause:
+def state_at(table: Table, history: Table, sequence: int) -> FromClause:
     """The table's rows in the last state that began with this event or before."""
     same = (history.c[column.name] == table.c[column.name] for column in table.primary_key)
     state = (
@@ -122,19 +123,28 @@ def recorded(row: Row[Any]) -> Recorded[Event]:
     )
 
 
-def _of_job(workspace: str, job_id: UUID, sequence: int) -> CompoundSelect[Any]:
-    """Every event that a job's row may take: of its own stream, and what others say of it."""
+def job_events(workspace: str, jobs_: Sequence[UUID], sequence: int) -> CompoundSelect[Any]:
+    """Every event that these jobs' rows may take: of their own streams, and what others say of them."""
     table = t.timeline
     columns = [column for column in table.columns if column.name != "data"]
     told: Select[Any] = select(*columns, cast(table.c.data, Text).label("data")).where(
         table.c.workspace == workspace, table.c.sequence <= sequence
     )
-    own = told.where(table.c.aggregate == "job", table.c.aggregate_id == job_id)
-    types: list[ColumnElement[str]] = [literal_column(f"'{name}'") for name in sorted(jobs.OTHERS)]
-    # Word for word as the index has it, or it is not used.
-    its = literal_column("(data ->> 'job_id')") == str(job_id)
-    others = told.where(table.c.type.in_(types), its)
+    own = told.where(table.c.aggregate == "job", table.c.aggregate_id.in_(jobs_))
+    theirs = its_job(table).in_([str(job_id) for job_id in jobs_])
+    others = told.where(table.c.type.in_(other_types()), theirs)
     return union_all(own, others).order_by("sequence")
+
+
+# The next two stand word for word in the index `timeline_for_jobs`, or it would not be used.
+def other_types() -> list[ColumnElement[str]]:
+    """Types of events of other streams that a job's row takes."""
+    return [literal_column(f"'{name}'") for name in sorted(jobs.OTHERS)]
+
+
+def its_job(timeline: FromClause) -> ColumnElement[str]:
+    """The job that such an event is about."""
+    return timeline.c.data.op("->>")(literal_column("'job_id'"))
 
 
 def last_until(workspace: str, moment: datetime) -> Select[Any]:

@@ -14,6 +14,7 @@ from domain.queues.events import WorkQueued
 from domain.subjects import Aggregate
 from projections import tables as t
 from projections.answers import Job, QueueItem, Standing, with_progress
+from projections.changes import Changes
 from projections.jobs import EpochRow, JobRow, JobStatus
 from projections.metrics import StepRow
 from projections.past import PastQueries, last_until
@@ -76,6 +77,10 @@ class Queries(RegistryQueries):
     def at(self, sequence: int) -> PastQueries:
         """What there was behind this event of the log, which has to be projected already."""
         return PastQueries(self._engine, sequence)
+
+    def changes(self, workspace: str, since: int, until: int) -> Changes:
+        """What became different between two events of the log, which have to be projected already."""
+        return Changes(self._engine, workspace, since, until)
 
     async def last_until(self, workspace: str, moment: datetime) -> int:
         """Sequence of the last event that was recorded then or before; 0 where there is none."""

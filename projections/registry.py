@@ -62,7 +62,33 @@ class Tables:
 NOW: Final = Tables(t.dataset, t.model, t.model_version, t.evaluation, t.agent, t.access_key)
 
 
-class RegistryQueries:
+class Asking:
+    """Sends statements; every one raises `ReadModelUnavailable` while Postgres cannot answer."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def _all(self, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Row[Any]]:
+        try:
+            async with self._engine.connect() as connection:
+                records: Sequence[Row[Any]] = (await connection.execute(query)).all()
+                return records
+        except ProgrammingError as error:
+            if getattr(error.orig, "sqlstate", None) in _BEING_REPLACED:
+                raise ReadModelUnavailable("the read model has no tables yet") from error
+            raise
+        except _AWAY as error:
+            raise ReadModelUnavailable(f"Postgres does not answer: {error}") from error
+
+    async def _rows(self, row: Callable[..., R], query: Select[Any]) -> list[R]:
+        return [row(*record) for record in await self._all(query)]
+
+    async def _one(self, row: Callable[..., R], query: Select[Any]) -> R | None:
+        rows = await self._rows(row, query)
+        return rows[0] if rows else None
+
+
+class RegistryQueries(Asking):
     """Lists are newest first; ``before`` is the ``created_sequence`` of the last row of the page before.
 
     Every method raises `ReadModelUnavailable` while Postgres cannot answer.
@@ -72,7 +98,7 @@ class RegistryQueries:
     sequence: int | None = None
 
     def __init__(self, engine: AsyncEngine, tables: Tables = NOW) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._t = tables
 
     async def dataset(self, workspace: str, dataset_id: UUID) -> DatasetRow | None:
@@ -175,25 +201,6 @@ class RegistryQueries:
         table = self._t.access_key
         mine = select(table).where(table.c.workspace == workspace)
         return await self._rows(AccessKeyRow, mine.order_by(table.c.created_sequence))
-
-    async def _all(self, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Row[Any]]:
-        try:
-            async with self._engine.connect() as connection:
-                records: Sequence[Row[Any]] = (await connection.execute(query)).all()
-                return records
-        except ProgrammingError as error:
-            if getattr(error.orig, "sqlstate", None) in _BEING_REPLACED:
-                raise ReadModelUnavailable("the read model has no tables yet") from error
-            raise
-        except _AWAY as error:
-            raise ReadModelUnavailable(f"Postgres does not answer: {error}") from error
-
-    async def _rows(self, row: Callable[..., R], query: Select[Any]) -> list[R]:
-        return [row(*record) for record in await self._all(query)]
-
-    async def _one(self, row: Callable[..., R], query: Select[Any]) -> R | None:
-        rows = await self._rows(row, query)
-        return rows[0] if rows else None
 
 
 def by_id(table: FromClause, workspace: str, id_: UUID) -> Select[Any]:

@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 #   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo up test test-fast test-crash test-docs test-fuzz lint format bench clean
+.PHONY: setup demo up test test-fast test-crash test-cluster test-docs test-fuzz lint format bench clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,10 @@ test-docs: setup
 # A hundred kills under load; about 15 minutes on two cores.
 test-crash: setup
 	$(BIN)/python -m tests.crash.matrix $(ARGS)
+
+# Three NATS nodes, the leader killed ten times during 10,000 commands, each node wiped; 5 minutes.
+test-cluster: setup
+	$(BIN)/python -m tests.cluster.kills $(ARGS)
 
 # Every route as every role, with what its description allows and what it does not.
 test-fuzz: setup

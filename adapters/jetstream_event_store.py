@@ -22,6 +22,9 @@ APPEND_TRY_S: Final = 2.0
 APPEND_TRIES: Final = 3  # with one that was lost on the way; then the command itself is tried again
 SETTLE_S: Final = 0.005  # until a replica has applied the append that is in flight
 
+CATCH_UP_TRIES: Final = 400  # two seconds
+NOT_FOUND: Final = 404
+
 WRONG_SEQUENCE: Final = 10071
 APPEND_IN_FLIGHT: Final = 10164  # replicas only: nothing stands in the tail yet
 DUPLICATE_IN_BATCH: Final = 10201
@@ -35,8 +38,9 @@ class AppendRefused(Exception):
 class JetStreamEventStore:
     """Reads by batch direct get, appends by publish with an expected sequence of the subject."""
 
-    def __init__(self, nc: Client) -> None:
+    def __init__(self, nc: Client, *, replicated: bool = False) -> None:
         self._nc = nc
+        self._replicated = replicated  # any replica answers a read, and may be behind the leader
 
     async def read(self, stream: StreamId, after: int = 0) -> History[Event]:
         """The stream's events with a sequence above ``after``.
@@ -45,13 +49,43 @@ class JetStreamEventStore:
             StoreUnavailable: The log did not answer.
             UnknownType, ValueError: It holds what this build cannot read; no rule may be applied.
         """
+        events = await self._read(stream.subject, after)
+        if self._replicated:
+            newest = await self._newest(stream.subject)
+            for _ in range(CATCH_UP_TRIES):
+                reached = events[-1].sequence if events else after
+                if reached >= newest:
+                    break
+                await asyncio.sleep(SETTLE_S)
+                events += await self._read(stream.subject, reached)
+            else:
+                raise StoreUnavailable(f"the replicas of {STREAM} are behind {newest}")
+        return History(tuple(events))
+
+    async def _read(self, subject: str, after: int) -> list[Recorded[Event]]:
         events: list[Recorded[Event]] = []
         while True:
-            page, more = await self._page(stream.subject, after)
+            page, more = await self._page(subject, after)
             events += (_recorded(msg) for msg in page)
             if not more or not page:
-                return History(tuple(events))
+                return events
             after = events[-1].sequence
+
+    async def _newest(self, subject: str) -> int:
+        """The sequence of a stream's last event as the leader has it."""
+        body = json.dumps({"last_by_subj": subject}).encode()
+        try:
+            reply = await self._nc.request(
+                f"$JS.API.STREAM.MSG.GET.{STREAM}", body, timeout=READ_TIMEOUT_S
+            )
+        except (NatsError, TimeoutError) as error:
+            raise StoreUnavailable(f"{STREAM} cannot be read: {error}") from error
+        answer: dict[str, Any] = json.loads(reply.data)
+        if "error" not in answer:
+            return int(answer["message"]["seq"])
+        if answer["error"]["code"] == NOT_FOUND:
+            return 0
+        raise StoreUnavailable(f"{STREAM} cannot be read: {answer['error'].get('description')}")
 
     async def append(
         self,

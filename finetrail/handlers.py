@@ -84,7 +84,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         _broker(login, over) as broker,
         open_blobs(settings) as blobs,
     ):
-        store = JetStreamEventStore(nc)
+        store = JetStreamEventStore(nc, replicated=settings.nats.replicas > 1)
         histories = Histories(store)
         bus = NatsCommandBus(nc)
         publish = JetStreamPublisher(nc)

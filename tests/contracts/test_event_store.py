@@ -31,7 +31,12 @@ DRAINED = AgentDrained(agent_id=AGENT)
 
 
 @pytest.fixture(
-    params=["memory", pytest.param("jetstream", marks=pytest.mark.infra)], scope="module"
+    params=[
+        "memory",
+        pytest.param("jetstream", marks=pytest.mark.infra),
+        pytest.param("replicated", marks=pytest.mark.infra),
+    ],
+    scope="module",
 )
 async def store(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -43,7 +48,7 @@ async def store(
         nc = await connect(
             server.url, user=None, password=None, name="test", inbox_prefix="_INBOX_handlers"
         )
-        yield JetStreamEventStore(nc)
+        yield JetStreamEventStore(nc, replicated=request.param == "replicated")
         await nc.close()
 
 

@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 #   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo up test test-fast test-crash test-cluster test-docs test-fuzz lint format bench clean
+.PHONY: setup demo up test test-fast test-crash test-cluster test-docs test-fuzz test-log lint format bench clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,10 @@ test-crash: setup
 # Three NATS nodes, the leader killed ten times during 10,000 commands, each node wiped; 5 minutes.
 test-cluster: setup
 	$(BIN)/python -m tests.cluster.kills $(ARGS)
+
+# Random commands, repeats, races and deaths; all that is read is compared after each step.
+test-log: setup
+	$(BIN)/python -m tests.log.machine $(ARGS)
 
 # Every route as every role, with what its description allows and what it does not.
 test-fuzz: setup

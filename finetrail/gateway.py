@@ -11,6 +11,8 @@ from adapters.nats_connection import close, connect, end
 from adapters.nats_fleet import NatsFleet
 from adapters.nats_inference import NatsInference
 from adapters.postgres_request_store import PostgresRequestStore
+from adapters.postgres_webhook_store import PostgresWebhookStore
+from adapters.webhook_sender import WebhookSender
 from finetrail import metrics
 from finetrail.blobs import open_blobs
 from finetrail.settings import EVERYWHERE, GatewaySettings, Settings
@@ -20,6 +22,8 @@ from gateway.joining import HOST
 from gateway.metrics import REGISTRY
 from gateway.server import serve
 from projections.queries import open_queries
+
+REPLICA_LAG_S = 0.25  # replicas of one data centre apply an append within milliseconds
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +46,10 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
         stack.push_async_callback(close, nc)
         queries = await stack.enter_async_context(open_queries(settings.postgres_dsn))
         inference = NatsInference(nc)
+        webhooks = PostgresWebhookStore(settings.postgres_dsn)
+        stack.push_async_callback(webhooks.close)
+        sender = WebhookSender(allow_private=settings.webhooks.allow_private)
+        stack.push_async_callback(sender.close)
         gateway = Gateway(
             Config(
                 workspace=settings.workspace,
@@ -53,6 +61,8 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
                 record_addresses=settings.gateway.record_addresses,
                 trusted_proxies=_names(settings.gateway.trusted_proxies),
                 nats_url=_nats_for_agents(settings),
+                replica_lag_s=REPLICA_LAG_S if settings.nats.replicas > 1 else 0,
+                private_webhooks=settings.webhooks.allow_private,
             ),
             bus=NatsCommandBus(nc),
             queries=queries,
@@ -60,6 +70,8 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             blobs=await stack.enter_async_context(open_blobs(settings)),
             inference=inference,
             requests=PostgresRequestStore(settings.postgres_dsn),
+            webhooks=webhooks,
+            sender=sender,
             metrics=metrics.page,
         )
         metrics.add(REGISTRY)

@@ -22,6 +22,7 @@ from gateway.authentication import Middleware, access_control
 from gateway.commanding import Commands, provide_caller
 from gateway.datasets import DatasetsController, Intake
 from gateway.dead_letters import DeadLettersController, Letters
+from gateway.diff import DiffController
 from gateway.evaluations import EvaluationsController
 from gateway.events import EventsController, JobEventsController
 from gateway.fleet import Presences
@@ -45,7 +46,15 @@ from gateway.openai_api.generating import Generator
 from gateway.openai_api.models import Models
 from gateway.openai_api.routes import Answering, openai_router
 from gateway.openapi import SchemaController, description_of, openapi_config
-from gateway.ports import Blobs, CommandBus, Feed, Inference, RequestStore
+from gateway.ports import (
+    Blobs,
+    CommandBus,
+    Feed,
+    Inference,
+    RequestStore,
+    WebhookSender,
+    WebhookStore,
+)
 from gateway.predicting import Predictor
 from gateway.problems import Problem, as_response
 from gateway.request_statistics import RequestStatistics
@@ -53,6 +62,8 @@ from gateway.schema_routes import PublishedController
 from gateway.sse import EventStreams
 from gateway.strict_json import StrictRequest
 from gateway.tickets import Tickets, ticket_key
+from gateway.webhook_care import WebhookCare
+from gateway.webhooks import WebhooksController
 from gateway.why import Reasons, WhyController
 from projections.queries import Queries
 
@@ -67,6 +78,7 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     ModelsController,
     EvaluationsController,
     EventsController,
+    DiffController,
     WhyController,
     KeysController,
     AgentsController,
@@ -75,6 +87,7 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     QueueController,
     RequestsController,
     DeadLettersController,
+    WebhooksController,
 )
 
 
@@ -90,7 +103,9 @@ class Config:
     public_url: str | None = None  # where others reach it; the host they name if not set
     record_addresses: bool = True  # of clients, with what their requests led to
     trusted_proxies: Sequence[str] = ()  # whose word on a client's address is taken
+    private_webhooks: bool = False  # whether webhooks may be at addresses of this network
     nats_url: str = "nats://127.0.0.1:4222"  # what agents that join are told; see `gateway.joining`
+    replica_lag_s: float = 0.0  # how far a replica of the log may be behind; 0 where there is one
     heartbeat_s: float = 15.0  # proxies close connections that are silent for a minute
     ping_s: float = 10.0  # while a model is silent; people wait for its first word
 
@@ -108,6 +123,8 @@ class Gateway:
         blobs: Blobs,
         inference: Inference,
         requests: RequestStore,
+        webhooks: WebhookStore,
+        sender: WebhookSender,
         metrics: Callable[[], bytes] = page,
     ) -> None:
         workspace = config.workspace
@@ -122,7 +139,7 @@ class Gateway:
         self.generator = Generator(inference)
         models = Models(self.catalog, workspace)
         commands = Commands(bus, queries, workspace)
-        streams = EventStreams(self.hub, feed, config.heartbeat_s)
+        streams = EventStreams(self.hub, feed, config.heartbeat_s, config.replica_lag_s)
         given = {
             "workspace": workspace,
             "queries": queries,
@@ -161,6 +178,9 @@ class Gateway:
             "statistics": self.statistics,
             "exposition": Exposition(metrics),
             "letters": Letters(feed, workspace),
+            "care": WebhookCare(
+                webhooks, sender, config.pepper, allow_private=config.private_webhooks
+            ),
             "log_archive": LogArchive(feed, blobs, workspace),
         }
 

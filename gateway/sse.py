@@ -4,6 +4,7 @@ The id of a message is its sequence in the stream, so it means the same after a 
 every gateway. A mailbox is opened before the stream is read and what it holds twice is skipped.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -47,10 +48,13 @@ class Reading:
 class EventStreams:
     """Opens streams of server-sent events."""
 
-    def __init__(self, hub: Hub, feed: Feed, heartbeat_s: float = 15.0) -> None:
+    def __init__(
+        self, hub: Hub, feed: Feed, heartbeat_s: float = 15.0, replica_lag_s: float = 0.0
+    ) -> None:
         self._hub = hub
         self._feed = feed
         self._heartbeat_s = heartbeat_s
+        self._replica_lag_s = replica_lag_s
         self._sent = {log: STREAM_MESSAGES.labels(log.lower()) for log in get_args(Log)}
 
     async def open(
@@ -68,6 +72,11 @@ class EventStreams:
                     ending = await self._ending(reading)
                     async for chunk in self._replay(reading, position):
                         yield chunk
+                    if self._replica_lag_s:
+                        # Whoever answered may have been behind by what came just before the mailbox.
+                        await asyncio.sleep(self._replica_lag_s)
+                        async for chunk in self._replay(reading, position):
+                            yield chunk
                 except StoreUnavailable:
                     yield HEARTBEAT
                     await box.take(_AWAY_S)

@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -401,3 +402,26 @@ def test_a_line_is_written_for_people() -> None:
     line = LogLine(time=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), message="loss 0.3")
 
     assert human(line) == "[03:04:05] [INFO] loss 0.3"
+
+
+async def test_what_a_replica_that_is_behind_left_out_is_read_before_what_follows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in the log before the mailbox was opened, so the live copy does not bring it."""
+    for n in range(3):
+        world.feed.log(JOB, f"line {n}")
+    page, asked = world.feed.page, 0
+
+    async def behind(log: Any, subject: str, after: int, limit: int) -> Any:
+        nonlocal asked
+        asked += 1
+        messages, more = await page(log, subject, after, limit)
+        return (messages[:1], False) if asked == 1 else (messages, more)
+
+    monkeypatch.setattr(world.feed, "page", behind)
+    chunks = EventStreams(world.gateway.hub, world.feed, 0.05, replica_lag_s=0.01).open(logs(world))
+    listener = Listener(chunks)
+    await listener.until(3)
+    await chunks.aclose()  # type: ignore[attr-defined]
+
+    assert ids(listener) == [1, 2, 3]

@@ -59,6 +59,7 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         ("GET", f"{_API}/evaluations/{{evaluation_id}}/examples"): "viewer",
         ("POST", f"{_API}/evaluations/{{evaluation_id}}/cancel"): "editor",
         ("GET", f"{_API}/events"): "viewer",
+        ("GET", f"{_API}/events/diff"): "viewer",
         ("GET", f"{_API}/events/{{event}}/why"): "viewer",
         ("GET", f"{_API}/keys"): "admin",
         ("POST", f"{_API}/keys"): "admin",

@@ -23,6 +23,7 @@ from gateway.commanding import Commands, provide_caller
 from gateway.datasets import DatasetsController, Intake
 from gateway.dead_letters import DeadLettersController, Letters
 from gateway.diff import DiffController
+from gateway.diff import DiffController
 from gateway.evaluations import EvaluationsController
 from gateway.events import EventsController, JobEventsController
 from gateway.fleet import Presences
@@ -78,6 +79,7 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     ModelsController,
     EvaluationsController,
     EventsController,
+    DiffController,
     DiffController,
     WhyController,
     KeysController,

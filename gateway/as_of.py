@@ -22,6 +22,7 @@ from gateway.etags import Revised, answered
 from gateway.pages import Cursor, Page, decode_position, linked, page_of
 from gateway.ports import Feed
 from gateway.problems import Problem, invalid
+from projections.changes import Changes
 from projections.past import PastQueries
 from projections.queries import Queries
 
@@ -78,6 +79,13 @@ class Past:
         if moment is None:
             return int(text)
         return await self.queries.last_until(self._workspace, moment)
+
+    async def end(self) -> int:
+        """The last sequence of the log, once everything up to there can be read."""
+        return await self.point(str((await self._feed.state("EVENTS")).last))
+
+    def changes(self, since: int, until: int) -> Changes:
+        return self.queries.changes(self._workspace, since, until)
 
 
 class Shown:

@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -92,12 +92,21 @@ def page_of(
     return Page([answer(row) for row in shown], onward)
 
 
+class Paged(Protocol):
+    """What comes in pages."""
+
+    next: str | None
+
+
+P = TypeVar("P", bound=Paged)
+
+
 def linked(
     request: Request[Any, Any, Any],
-    page: Page[T],
+    page: P,
     number: int | None = None,
     given: Mapping[str, str] = MappingProxyType({}),
-) -> Response[Page[T]]:
+) -> Response[P]:
     """The page, and where there is another its address in ``Link``: by number if it was asked so.
 
     What is ``given`` takes the place of what the request said.

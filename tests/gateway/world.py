@@ -72,6 +72,7 @@ from projections import models as model_rows
 from projections import timeline as event_rows
 from projections import work_items as work_rows
 from projections.answers import Activation, Evaluation, Job, QueueItem, Version, with_progress
+from projections.changes import KINDS, Changed, Place
 from projections.model_filter import ALL_MODELS, ModelFilter
 from projections.queries import Queries
 from projections.registry import ReadModelUnavailable
@@ -260,6 +261,9 @@ class MemoryQueries(Queries):
         past = MemoryQueries(self._store)
         past.sequence, past.away = sequence, self.away
         return past
+
+    def changes(self, workspace: str, since: int, until: int) -> Any:
+        return MemoryChanges(self.at(since), self.at(until), since, until)
 
     async def last_until(self, workspace: str, moment: datetime) -> int:
         found = await self._recorded()
@@ -474,6 +478,35 @@ class MemoryQueries(Queries):
         self, sequence: int, timeout_s: float = 5.0, *, name: str = "registry"
     ) -> bool:
         return not self.away
+
+
+@dataclass
+class MemoryChanges:
+    """Compares what was folded."""
+
+    before: MemoryQueries
+    after: MemoryQueries
+    since: int
+    until: int
+
+    async def page(self, kinds: Sequence[int], start: Place | None, limit: int) -> list[Changed]:
+        found: list[Changed] = []
+        for kind in kinds:
+            view = KINDS[kind].view
+            keys = [column.name for column in view.table.primary_key]
+            was = {tuple(getattr(r, k) for k in keys): r for r in await self.before._fold(view)}
+            first: dict[Any, int] = {}
+            for recorded in await self.after._recorded():
+                key = view.key(recorded)
+                if key is not None and recorded.sequence > self.since:
+                    first.setdefault(key, recorded.sequence)
+            for row in await self.after._fold(view):
+                key = tuple(getattr(row, name) for name in keys)
+                if row != was.get(key):
+                    found.append(Changed(kind, first[key], was.get(key), row))
+        found.sort(key=lambda one: (one.kind, one.first))
+        place = (start.kind, start.after) if start else (-1, 0)
+        return [one for one in found if (one.kind, one.first) > place][:limit]
 
 
 @dataclass

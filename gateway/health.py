@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from litestar import Controller, get
@@ -28,15 +28,23 @@ class Live(msgspec.Struct):
     status: Literal["alive"] = "alive"
 
 
-class Ready(msgspec.Struct):
-    status: Literal["ready"] = "ready"
+class Ready(msgspec.Struct, omit_defaults=True):
+    status: Annotated[Literal["ready"], msgspec.Meta(description="Traffic may come.")]
+    parked: Annotated[
+        dict[str, int],
+        msgspec.Meta(
+            description="Views that show what was before the event of this sequence, because they "
+            "cannot take it in; left out where there are none."
+        ),
+    ] = {}
 
 
 class Readiness:
     """Asks what the gateway depends on; ``drain`` makes it say no for good."""
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+    def __init__(self, checks: Mapping[str, Check], queries: Queries) -> None:
         self._checks = checks
+        self._queries = queries
         self._draining = False
 
     def drain(self) -> None:
@@ -48,6 +56,13 @@ class Readiness:
             return {"gateway": "it is stopping"}
         answers = await asyncio.gather(*(self._ask(check) for check in self._checks.values()))
         return {name: said for name, said in zip(self._checks, answers, strict=True) if said}
+
+    async def parked(self) -> dict[str, int]:
+        """Views that stand still while the others go on; none where that cannot be asked."""
+        try:
+            return await self._queries.parked()
+        except ReadModelUnavailable:
+            return {}
 
     async def _ask(self, check: Check) -> str | None:
         try:
@@ -77,7 +92,7 @@ def readiness(feed: Feed, queries: Queries, keyring: Keyring) -> Readiness:
     async def keys() -> str | None:
         return None if keyring.loaded else "not read from the log yet"
 
-    return Readiness({"event log": log, "read model": read_model, "keys": keys})
+    return Readiness({"event log": log, "read model": read_model, "keys": keys}, queries)
 
 
 def _away(name: str, error: Exception) -> str:
@@ -101,4 +116,4 @@ class HealthController(Controller):
         if wrong := await readiness.wrong():
             said = "; ".join(f"{name}: {what}" for name, what in wrong.items())
             raise Problem("not_ready", f"Not ready: {said}.", reasons=wrong)
-        return Ready()
+        return Ready("ready", await readiness.parked())

@@ -230,6 +230,12 @@ class Queries(RegistryQueries):
         columns = (table.c.name, table.c.sequence, table.c.error, table.c.updated_at)
         return await self._rows(Standing, select(*columns).order_by(table.c.name))
 
+    async def parked(self) -> dict[str, int]:
+        """Views that stand still, and the sequence of the message that they cannot take in."""
+        table = t.projection_view
+        waiting = select(table.c.name, table.c.parked_at).where(table.c.parked_at.is_not(None))
+        return {row.name: row.parked_at for row in await self._all(waiting.order_by(table.c.name))}
+
     async def wait_for(
         self, sequence: int, timeout_s: float = 5.0, *, name: str = REGISTRY
     ) -> bool:

@@ -34,8 +34,9 @@ from projections.model_versions import VersionRow
 from projections.models import ModelRow
 from projections.postgres import AWAY
 
-# The tables are being dropped and made anew: 42P01 no such table, 3F000 no such schema.
-_BEING_REPLACED: Final = {"42P01", "3F000"}
+# The tables are being made or filled: 42P01 no such table, 3F000 no such schema; 42703 no such column,
+# in those of an older build, which are read until this one's are filled.
+_BEING_REPLACED: Final = {"42P01", "3F000", "42703"}
 
 # Errors of asyncpg itself come from connecting; SQLAlchemy wraps those of statements.
 _AWAY: Final = (DBAPIError, NoConnectionFree, *AWAY)

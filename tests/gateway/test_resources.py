@@ -523,6 +523,18 @@ async def test_ready_says_by_name_what_is_missing(world: World) -> None:
     assert [(a.status_code, a.json()["code"]) for a in answers] == [(503, "not_ready")] * 3
 
 
+async def test_ready_names_the_views_that_stand_still(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def parked(*_: object) -> dict[str, int]:
+        return {"job": 16}
+
+    monkeypatch.setattr(world.queries, "parked", parked)
+    found = await ready(world)
+
+    assert (found.status_code, found.json()) == (200, {"status": "ready", "parked": {"job": 16}})
+
+
 async def test_a_read_model_that_is_far_behind_is_not_ready(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -469,6 +469,9 @@ class MemoryQueries(Queries):
     async def keys(self, workspace: str) -> list[key_rows.AccessKeyRow]:
         return await self._fold(key_rows.VIEW)
 
+    async def parked(self) -> dict[str, int]:
+        return {}
+
     async def position(self, name: str = "registry") -> int:
         if self.away:
             raise ReadModelUnavailable("Postgres does not answer")

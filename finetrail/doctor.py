@@ -75,6 +75,7 @@ async def diagnose(settings: Settings, *, blobs: bool = False) -> list[Check]:
         await _attempt_async("NATS", lambda: _nats(settings)),
         await _attempt_async("dead letters", lambda: _dead_letters(settings)),
         await _attempt_async("Postgres", lambda: _postgres(settings)),
+        await _attempt_async("audit", lambda: _audit(settings)),
         await _gateway(settings, running=holder is not None),
         await _torch(),
         _base_model(),
@@ -225,6 +226,17 @@ async def _postgres(settings: Settings) -> str:
     # Imported late: this module must load on a machine without them.
     read_models = importlib.import_module("finetrail.stack.read_models")
     found: str = await read_models.summary(settings.postgres_dsn)
+    return found
+
+
+async def _audit(settings: Settings) -> str:
+    if settings.postgres.dsn is None:
+        return NOT_RUNNING
+    if not importlib.util.find_spec("asyncpg"):
+        return "not looked at: asyncpg is not installed"
+    # Imported late: this module must load on a machine without it.
+    audit = importlib.import_module("finetrail.audit.status")
+    found: str = await audit.summary(settings)
     return found
 
 

@@ -218,12 +218,15 @@ class Archiver:
                     await self._check_same(connection, batch[0])
                     checked = True
                 new = [message for message in batch if message.sequence > self._chain.sequence]
-                if new:
-                    await self._take(connection, new)
-                elif await store.chain(connection) != self._chain:
+                while new:
+                    # No further than where a head is due.
+                    count = max(1, self._pace.events - self._unsigned.events)
+                    await self._take(connection, new[:count])
+                    await self._sign_when_due(connection)
+                    new = new[count:]
+                if not batch and await store.chain(connection) != self._chain:
                     raise Moved("the archive's checkpoint was moved by somebody else")
-                if self._is_due():
-                    await self._sign(connection)
+                await self._sign_when_due(connection)
                 if publishing.done():
                     publishing.result()  # it never ends but by a bug
 
@@ -278,6 +281,10 @@ class Archiver:
         else:
             unsigned.events += len(rows)
         UNSIGNED.set(unsigned.events)
+
+    async def _sign_when_due(self, connection: "asyncpg.Connection[Any]") -> None:
+        if self._is_due():
+            await self._sign(connection)
 
     def _is_due(self) -> bool:
         unsigned, now = self._unsigned, time.monotonic()

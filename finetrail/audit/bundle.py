@@ -60,15 +60,16 @@ class Contents:
 
 
 class BundleWriter:
-    """To be given events in order, then closed by `finish`."""
+    """To be given events in order, then `finish`ed, then closed."""
 
     def __init__(self, archive: zipfile.ZipFile, *, data: bool = True) -> None:
         self.contents = Contents()
         self._archive = archive
         self._data = data
-        self._blobs: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(  # noqa: SIM115 - `finish` closes it
-            max_size=SPOOLED
-        )
+        self._blobs: IO[bytes] = SpooledTemporaryFile(max_size=SPOOLED)  # noqa: SIM115 - see close
+
+    def close(self) -> None:
+        self._blobs.close()
 
     @contextmanager
     def events(self) -> Iterator["EventLines"]:
@@ -89,7 +90,6 @@ class BundleWriter:
         with self._archive.open(offline.BLOBS, "w", force_zip64=True) as file:
             while chunk := self._blobs.read(1 << 20):
                 file.write(chunk)
-        self._blobs.close()
         write(offline.HEADS, b"".join(_line(head.record()) for head in heads))
         write(offline.KEYS, b"".join(_line(key.record()) for key in keys))
         write(offline.SUMMARY, json.dumps(self._summary(heads, keys, made_at), indent=2) + "\n")

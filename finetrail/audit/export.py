@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import Any
 
 import asyncpg
 
+from adapters.blob_files import BlobDamaged
 from finetrail.audit import offline
 from finetrail.audit.bundle import BundleWriter
-from finetrail.audit.sources import events_between, kept_heads, kept_keys, open_archive
+from finetrail.audit.sources import events_between, kept_keys, open_archive
 from finetrail.blobs import open_blobs
 from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
@@ -51,8 +52,11 @@ async def export(settings: Settings, wanted: Wanted, path: Path) -> Exported:
     """
     with _taken(path) as aside:
         async with open_archive(settings) as connection:
-            with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-                blobs = await _write(settings, wanted, connection, archive)
+            with (
+                zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
+                closing(BundleWriter(archive, data=wanted.data)) as writer,
+            ):
+                blobs = await _write(settings, wanted, connection, writer)
         report = offline.verify(aside)
     return Exported(path, report, *blobs)
 
@@ -75,17 +79,15 @@ async def _write(
     settings: Settings,
     wanted: Wanted,
     connection: "asyncpg.Connection[Any]",
-    archive: zipfile.ZipFile,
+    writer: BundleWriter,
 ) -> tuple[int, int]:
     first = await _sequence(connection, wanted.first, at_least=True) if wanted.first else 1
     end = (await store.chain(connection)).sequence
     last = await _sequence(connection, wanted.last, at_least=False) if wanted.last else end
-    heads = {each.head.sequence: each.head for each in kept_heads(settings)}
-    heads |= {head.sequence: head for head in await store.heads(connection)}
+    heads = {head.sequence: head for head in await store.heads(connection)}
     heads = {at: head for at, head in sorted(heads.items()) if at <= end}
     before = max((at for at in heads if at < first), default=0)
     ending = min((at for at in heads if at >= last), default=min(last, end))
-    writer = BundleWriter(archive, data=wanted.data)
     with writer.events() as lines:
         async for page in events_between(connection, before, ending):
             lines.write(page)
@@ -128,7 +130,8 @@ async def _enclose(settings: Settings, writer: BundleWriter) -> tuple[int, int]:
             if await blobs.size(sha256) is None:
                 missing += 1
                 continue
-            with writer.blob(sha256) as file:
+            # One that is damaged is enclosed as it is, and the verifier says so.
+            with writer.blob(sha256) as file, suppress(BlobDamaged):
                 async for chunk in blobs.read(sha256):
                     file.write(chunk)
             there += 1

@@ -99,25 +99,21 @@ class ArchiveReader:
 
 def kept_heads(settings: Settings, log: str | None = None) -> list[KnownHead]:
     """Heads in files: of the data directory, and of the folder that they are published to."""
-    own = settings.folder / FOLDER / HEADS
-    known = [KnownHead(head, str(own)) for head in read_heads(own)]
-    published = _published(settings, log or (known[-1].head.log if known else None), HEADS)
-    if published is not None:
-        known += [KnownHead(head, str(published)) for head in read_heads(published)]
-    return known
+    files = [settings.folder / FOLDER / HEADS, *_published(settings, log, HEADS)]
+    return [KnownHead(head, str(path)) for path in files for head in read_heads(path)]
 
 
 def kept_keys(settings: Settings, archived: Iterable[Key], log: str | None) -> Sequence[Key]:
     """All keys that are vouched for, wherever they are kept."""
-    found = list(read_keys(settings.folder / FOLDER / KEYS))
-    published = _published(settings, log, KEYS)
-    found += archived
-    found += read_keys(published) if published is not None else []
+    files = [settings.folder / FOLDER / KEYS, *_published(settings, log, KEYS)]
+    found = [*archived, *(key for path in files for key in read_keys(path))]
     return vouched(sorted(found, key=lambda key: (key.time, key.key != key.by)))
 
 
-def _published(settings: Settings, log: str | None, name: str) -> Path | None:
-    folder = settings.audit.publish_folder
-    if folder is None or log is None:
-        return None
-    return folder.expanduser().absolute() / f"{log[:LOG_DIGITS]}-{name}"
+def _published(settings: Settings, log: str | None, name: str) -> Sequence[Path]:
+    """The file of this log; all that are there where it has none, for its beginning may be forged."""
+    if settings.audit.publish_folder is None:
+        return ()
+    folder = settings.audit.publish_folder.expanduser().absolute()
+    own = folder / f"{(log or '')[:LOG_DIGITS]}-{name}"
+    return [own] if own.exists() else sorted(folder.glob(f"*-{name}"))

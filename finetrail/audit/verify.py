@@ -74,7 +74,8 @@ async def verify_log(settings: Settings, trusted: Sequence[str], progress: Progr
     found = Verified()
     async with contextlib.AsyncExitStack() as opened:
         source = await opened.enter_async_context(open_source(settings))
-        known, archived_keys, archive = kept_heads(settings), list[Key](), None
+        log = await _log(source)
+        known, archived_keys, archive = kept_heads(settings, log), list[Key](), None
         try:
             connection = await opened.enter_async_context(open_archive(settings))
         except (NoArchive, SettingMissing) as error:
@@ -85,7 +86,6 @@ async def verify_log(settings: Settings, trusted: Sequence[str], progress: Progr
             found.archived = (await store.chain(connection)).sequence
             archived_keys = await store.keys(connection)
             known += [KnownHead(head, "archive") for head in await store.heads(connection)]
-        log = known[-1].head.log if known else None
         keys = kept_keys(settings, archived_keys, log)
         heads = signed_heads(known, keys, trusted, found)
         await Verifier(source, heads, archive, found).run(progress)
@@ -249,6 +249,17 @@ class Verifier:
             head = self._heads[-1].head
             wrong = f"the log ends with event {found.last}, and {head.sequence} was signed"
             self._find(Finding(found.last + 1, "missing", wrong))
+        elif found.events and not found.proven:
+            self._find(Finding(found.last, "head", "nothing of it was signed"))
+
+
+async def _log(source: ChainedSource) -> str | None:
+    """Which log it is: the hash of its first event."""
+    if await source.last():
+        async with contextlib.aclosing(source.follow(0)) as batches:
+            async for batch in batches:
+                return rehashed(_bare(batch[0]), START).hex() if batch else None
+    return None
 
 
 async def _until(

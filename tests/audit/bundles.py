@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,8 +112,7 @@ def bundle(first: int = 1, last: int | None = None, *, every: int = 20) -> Files
     within = [head for head in heads if first <= head.sequence <= chosen[-1].sequence]
     keys = [key_of(FIRST, FIRST), key_of(SECOND, FIRST)]
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        writer = BundleWriter(archive)
+    with zipfile.ZipFile(file, "w") as archive, closing(BundleWriter(archive)) as writer:
         with writer.events() as lines:
             lines.write(chosen)
         writer.finish([*before, *within], keys, NOW)

@@ -23,7 +23,6 @@ from gateway.commanding import Commands, provide_caller
 from gateway.datasets import DatasetsController, Intake
 from gateway.dead_letters import DeadLettersController, Letters
 from gateway.diff import DiffController
-from gateway.diff import DiffController
 from gateway.evaluations import EvaluationsController
 from gateway.events import EventsController, JobEventsController
 from gateway.fleet import Presences
@@ -38,6 +37,7 @@ from gateway.joining import Joining, JoiningController
 from gateway.keyring import Keyring
 from gateway.links import Linker, LinksController
 from gateway.log_archive import LogArchive
+from gateway.log_chunks import ChunkIntake, LogChunksController
 from gateway.metrics import page
 from gateway.models import ModelsController
 from gateway.monitoring import Exposition, MetricsController, RequestsController
@@ -75,11 +75,11 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     LinksController,
     JobsController,
     JobLogsController,
+    LogChunksController,
     JobEventsController,
     ModelsController,
     EvaluationsController,
     EventsController,
-    DiffController,
     DiffController,
     WhyController,
     KeysController,
@@ -142,6 +142,7 @@ class Gateway:
         models = Models(self.catalog, workspace)
         commands = Commands(bus, queries, workspace)
         streams = EventStreams(self.hub, feed, config.heartbeat_s, config.replica_lag_s)
+        archive = LogArchive(feed, blobs, workspace)
         given = {
             "workspace": workspace,
             "queries": queries,
@@ -183,7 +184,8 @@ class Gateway:
             "care": WebhookCare(
                 webhooks, sender, config.pepper, allow_private=config.private_webhooks
             ),
-            "log_archive": LogArchive(feed, blobs, workspace),
+            "log_archive": archive,
+            "chunk_intake": ChunkIntake(feed, blobs, archive, commands, workspace),
         }
 
         @cache

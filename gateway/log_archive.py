@@ -56,6 +56,17 @@ class LogArchive:
         last = await self._feed.last("EVENTS", f"events.{self._workspace}.job_log.*")
         return int(json.loads(last.data)["through"]) if last else 0
 
+    async def taken(self, job_id: UUID) -> dict[str, str]:
+        """Hash by name of every chunk that was brought from outside.
+
+        Raises:
+            StoreUnavailable: The log is away.
+        """
+        return {
+            said["name"]: said["chunk"]["sha256"]
+            async for said in self._events(job_id, "LogChunkTaken")
+        }
+
     async def messages(self, job_id: UUID, after: int, before: int) -> AsyncIterator["Recalled"]:
         """Messages between two sequences, a chunk at a time.
 
@@ -92,14 +103,18 @@ class LogArchive:
             raise StoreUnavailable(f"the blobs cannot be read: {problem}") from problem
 
     async def _chunks(self, job_id: UUID) -> AsyncIterator[Chunk]:
+        async for said in self._events(job_id, "LogsArchived"):
+            yield _chunk(said)
+
+    async def _events(self, job_id: UUID, type_: str) -> AsyncIterator[dict[str, Any]]:
         subject = StreamId(self._workspace, "job_log", job_id).subject
         reached, more = 0, True
         while more:
             page, more = await self._feed.page("EVENTS", subject, reached, PAGE)
             for message in page:
                 reached = message.sequence
-                if message.headers.get("ce-type") == "LogsArchived":
-                    yield _chunk(json.loads(message.data))
+                if message.headers.get("ce-type") == type_:
+                    yield json.loads(message.data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ a name that means another address the next time gets nobody in.
 
 import asyncio
 import base64
-import ipaddress
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ import httpcore
 import httpx
 from typing_extensions import override
 
+from domain.webhooks.addresses import is_public
 from domain.webhooks.deliveries import Answer
 
 TIMEOUT_S: Final = 20.0  # the specification asks for 15 to 30
@@ -26,27 +26,10 @@ SHOWN: Final = 500  # bytes of an answer that are kept
 READ: Final = 64 * 1024  # of an answer; one that goes on is cut off, and its connection with it
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class PrivateAddress(OSError):
     """The receiver's name stands for an address that webhooks may not reach."""
-
-
-def is_public(address: str) -> bool:
-    """Whether anybody on the internet may mean it; an address inside an address counts as that one."""
-    ip: IPAddress = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip in _NAT64:
-            return is_public(str(ipaddress.IPv4Address(ip.packed[-4:])))
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if inner is not None:
-            return is_public(str(inner))
-        if ip.teredo is not None:
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:

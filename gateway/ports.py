@@ -12,6 +12,7 @@ from domain.inference import GenerateReply, GenerateRequest
 from domain.messages import Command, Envelope, Outcome
 from domain.request_figures import RequestFigures
 from domain.telemetry import LogEmitted
+from domain.webhooks.deliveries import Answer, Attempt, Cursor, Delivery
 from domain.work import PredictReply, PredictRequest
 
 Log = Literal["EVENTS", "TELEMETRY", "DEAD"]
@@ -149,3 +150,37 @@ class RequestStore(Protocol):
         ...
 
     async def forget(self, before: datetime) -> None: ...
+
+
+class WebhookStore(Protocol):
+    """What is kept of webhooks beside the log; ``ConnectionError`` while it is away."""
+
+    async def keep_secret(self, webhook_id: UUID, id_: str, value: str) -> str:
+        """Keep it unless there is one of that id; give the one that is kept."""
+        ...
+
+    async def secret(self, webhook_id: UUID, id_: str) -> str | None: ...
+
+    async def cursors(self) -> Mapping[UUID, Cursor]: ...
+
+    async def waiting(self) -> Mapping[UUID, int]: ...
+
+    async def attempts(
+        self, webhook_id: UUID, *, before: int | None = None, limit: int = 50
+    ) -> Sequence[Attempt]:
+        """Newest first."""
+        ...
+
+    async def record(
+        self,
+        webhook_id: UUID,
+        attempts: Sequence[Attempt],
+        waiting: Sequence[Delivery],
+        done: Sequence[int],
+    ) -> None: ...
+
+
+class WebhookSender(Protocol):
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Post once and say what came of it."""
+        ...

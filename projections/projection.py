@@ -23,6 +23,7 @@ from projections import (
     model_versions,
     models,
     timeline,
+    webhooks,
     work_items,
 )
 from projections.metrics import StepRow
@@ -69,6 +70,7 @@ registry: Final = Projection(
         agents.VIEW,
         work_items.VIEW,
         access_keys.VIEW,
+        webhooks.VIEW,
         timeline.VIEW,
         timeline.BLOCKS,
     ),

@@ -24,6 +24,7 @@ from finetrail.cli import (
     rebuild,
     requests,
     roles,
+    webhooks,
 )
 from finetrail.cli.options import JSON
 
@@ -63,6 +64,7 @@ app.add_typer(blobs.app, name="blobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(feed.app, name="feed")
+app.add_typer(webhooks.app, name="webhooks")
 for module in (roles, jobs, models, chat, log, rebuild, requests):
     module.register(app)
 

@@ -1,6 +1,7 @@
 """Delivery without servers: a log, a store and receivers in memory, and a clock in which hours pass at once."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -101,7 +102,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.secrets: dict[tuple[UUID, str], str] = {}
-        self.cursors: dict[UUID, Cursor] = {}
+        self.cursors_: dict[UUID, Cursor] = {}
         self.rows: dict[tuple[UUID, int], Delivery] = {}
         self.log: list[Attempt] = []
         self.positions: dict[str, int] = {}
@@ -120,11 +121,11 @@ class MemoryStore:
 
     async def cursor(self, webhook_id: UUID) -> Cursor | None:
         self._ask()
-        return self.cursors.get(webhook_id)
+        return self.cursors_.get(webhook_id)
 
     async def place(self, webhook_id: UUID, cursor: Cursor, *, again: bool = False) -> None:
         self._ask()
-        self.cursors[webhook_id] = cursor
+        self.cursors_[webhook_id] = cursor
         for key, row in list(self.rows.items()):
             if again and row.status == "open" and row.sequence > cursor.sequence:
                 del self.rows[key]
@@ -133,8 +134,8 @@ class MemoryStore:
         self, webhook_id: UUID, before: int, after: int, deliveries: Sequence[Delivery]
     ) -> None:
         self._ask()
-        assert self.cursors[webhook_id].sequence == before
-        self.cursors[webhook_id] = replace(self.cursors[webhook_id], sequence=after)
+        assert self.cursors_[webhook_id].sequence == before
+        self.cursors_[webhook_id] = replace(self.cursors_[webhook_id], sequence=after)
         self.rows.update({(webhook_id, one.sequence): one for one in deliveries})
 
     async def deliveries(self, webhook_id: UUID) -> list[Delivery]:
@@ -181,9 +182,29 @@ class MemoryStore:
         self.positions[name] = sequence
 
     async def forget(self, webhook_id: UUID) -> None:
-        self.cursors.pop(webhook_id, None)
+        self.cursors_.pop(webhook_id, None)
         for key in [key for key in self.rows if key[0] == webhook_id]:
             del self.rows[key]
+
+    async def keep_secret(self, webhook_id: UUID, id_: str, value: str) -> str:
+        self._ask()
+        return self.secrets.setdefault((webhook_id, id_), value)
+
+    async def cursors(self) -> dict[UUID, Cursor]:
+        self._ask()
+        return self.cursors_
+
+    async def waiting(self) -> dict[UUID, int]:
+        self._ask()
+        return Counter(id_ for (id_, _), row in self.rows.items() if row.status == "open")
+
+    async def attempts(
+        self, webhook_id: UUID, *, before: int | None = None, limit: int = 50
+    ) -> list[Attempt]:
+        self._ask()
+        numbered = [replace(one, id=number) for number, one in enumerate(self.log, 1)]
+        mine = [one for one in numbered if one.webhook_id == webhook_id]
+        return [one for one in mine[::-1] if before is None or one.id < before][:limit]
 
     async def prune(self, now: datetime, used: Collection[tuple[UUID, str]]) -> None:
         """Nothing grows old here."""
@@ -238,7 +259,7 @@ class Receivers:
         if url in self.slow:
             await self.slow[url].wait()
         await asyncio.sleep(0)
-        answer = self.answers.get(url, lambda _: 200)(body)
+        answer = self.answers[url](body) if url in self.answers else 200
         return answer if isinstance(answer, Answer) else Answer(0.01, status=answer)
 
     def ids(self, url: str = URL) -> list[str]:

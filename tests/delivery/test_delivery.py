@@ -230,7 +230,7 @@ async def test_what_happens_while_a_webhook_is_disabled_waits_for_it(world: Worl
     happen(world, 2)
     await world.until(lambda: len(world.receivers.posted) == 2)
     world.log.append("webhook", WEBHOOK, WebhookDisabled(webhook_id=WEBHOOK, by="gone", reason=""))
-    await world.until(lambda: world.store.cursors[WEBHOOK].handled == 4)
+    await world.until(lambda: world.store.cursors_[WEBHOOK].handled == 4)
     meanwhile = happen(world, 5)
     await asyncio.sleep(0.05)
     assert len(world.receivers.posted) == 2
@@ -366,7 +366,7 @@ async def test_nothing_is_kept_of_a_webhook_that_was_removed(world: World) -> No
 
     world.log.append("webhook", WEBHOOK, WebhookRemoved(webhook_id=WEBHOOK))
 
-    await world.until(lambda: not world.store.cursors and not world.store.rows)
+    await world.until(lambda: not world.store.cursors_ and not world.store.rows)
 
 
 async def test_a_process_that_is_killed_at_any_moment_loses_nothing() -> None:
@@ -392,7 +392,7 @@ async def test_a_process_that_is_killed_at_any_moment_loses_nothing() -> None:
 
 async def test_absences_of_the_log_and_the_database_are_waited_for(world: World) -> None:
     world.start()
-    await world.until(lambda: WEBHOOK in world.store.cursors)
+    await world.until(lambda: WEBHOOK in world.store.cursors_)
     world.store.away = world.log.away = True
     happen(world, 3)
     await asyncio.sleep(0.05)
@@ -406,9 +406,9 @@ async def test_a_cursor_behind_the_end_of_an_older_log_does_not_swallow_what_com
 ) -> None:
     from domain.webhooks.deliveries import Cursor
 
-    world.store.cursors[WEBHOOK] = Cursor(5000, 5000)
+    world.store.cursors_[WEBHOOK] = Cursor(5000, 5000)
     world.start()
-    await world.until(lambda: world.store.cursors[WEBHOOK].sequence == 1)
+    await world.until(lambda: world.store.cursors_[WEBHOOK].sequence == 1)
 
     (told,) = happen(world, 1)
 

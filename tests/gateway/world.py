@@ -70,6 +70,7 @@ from projections import metrics as metric_rows
 from projections import model_versions as version_rows
 from projections import models as model_rows
 from projections import timeline as event_rows
+from projections import webhooks as webhook_rows
 from projections import work_items as work_rows
 from projections.answers import Activation, Evaluation, Job, QueueItem, Version, with_progress
 from projections.changes import KINDS, Changed, Place
@@ -77,6 +78,7 @@ from projections.model_filter import ALL_MODELS, ModelFilter
 from projections.queries import Queries
 from projections.registry import ReadModelUnavailable
 from projections.view import View
+from tests.delivery.memory import MemoryStore, Receivers, SimulatedTimer
 
 W = "default"
 PEPPER = b"a pepper for tests"
@@ -469,6 +471,13 @@ class MemoryQueries(Queries):
     async def keys(self, workspace: str) -> list[key_rows.AccessKeyRow]:
         return await self._fold(key_rows.VIEW)
 
+    async def webhooks(self, workspace: str) -> list[webhook_rows.WebhookRow]:
+        return [row for row in await self._fold(webhook_rows.VIEW) if row.status != "removed"]
+
+    async def webhook(self, workspace: str, webhook_id: UUID) -> webhook_rows.WebhookRow | None:
+        found = [row for row in await self._fold(webhook_rows.VIEW) if row.id == webhook_id]
+        return found[0] if found else None
+
     async def parked(self) -> dict[str, int]:
         return {}
 
@@ -642,6 +651,8 @@ class World:
         self.queries = MemoryQueries(self.store)
         self.inference = FakeInference()
         self.requests = MemoryRequests()
+        self.webhooks = MemoryStore()
+        self.receivers = Receivers(SimulatedTimer())
         self.keys: dict[str, NewKey] = {}
         self.gateway = Gateway(
             Config(W, PEPPER, max_upload_bytes, heartbeat_s=0.2, ping_s=0.1),
@@ -651,6 +662,8 @@ class World:
             blobs=self.blobs,
             inference=self.inference,
             requests=self.requests,
+            webhooks=self.webhooks,
+            sender=self.receivers,
         )
 
     async def issue_keys(self) -> None:

@@ -55,6 +55,15 @@ from domain.queues.events import WorkAssigned, WorkQueued, WorkWithdrawn
 from domain.queues.queue import queue_id
 from domain.subjects import telemetry_subject
 from domain.telemetry import MetricsLogged, StepMetrics
+from domain.webhooks.events import (
+    WebhookAdded,
+    WebhookChanged,
+    WebhookDisabled,
+    WebhookEnabled,
+    WebhookRemoved,
+    WebhookReplayed,
+    WebhookSecretRotated,
+)
 from domain.wire import decode_recorded, encode_event
 from domain.work import (
     Environment,
@@ -566,6 +575,7 @@ def _everything() -> list[Event]:
         link_issued("tickets"),
         DeadLetterRetried(letter=dead_letter(1), reason="fixed"),
         DeadLetterDiscarded(letter=dead_letter(2), reason="not wanted"),
+        *whole_life_of_a_webhook(),
     ]
 
 
@@ -578,6 +588,37 @@ def dead_letter(sequence: int) -> LetterFacts:
         message_id=str(id_of("command", "one")),
         failure="RuntimeError: broken",
     )
+
+
+def whole_life_of_a_webhook() -> list[Event]:
+    id_, url, key = id_of("webhook", "chat"), "url_1111111111111111", "key_1111111111111111"
+    return [
+        WebhookAdded(
+            webhook_id=id_,
+            url="https://hooks.example.org/***",
+            url_id=url,
+            event_types=("job.*",),
+            description="",
+            key_id=key,
+        ),
+        WebhookChanged(
+            webhook_id=id_,
+            url="https://hooks.example.org/b",
+            url_id=url,
+            event_types=None,
+            description="chat",
+        ),
+        WebhookSecretRotated(
+            webhook_id=id_,
+            key_id="key_2222222222222222",
+            old_key_id=key,
+            old_valid_until=START + timedelta(days=1),
+        ),
+        WebhookReplayed(webhook_id=id_, after=1),
+        WebhookDisabled(webhook_id=id_, by="gone", reason="410"),
+        WebhookEnabled(webhook_id=id_),
+        WebhookRemoved(webhook_id=id_),
+    ]
 
 
 def link_issued(dataset: str) -> LinkIssued:

@@ -45,13 +45,13 @@ BIRTHS = (
     "AgentInvited",
     "WorkQueued",
     "KeyIssued",
+    "WebhookAdded",
 )
 # What only auditors ask for; it is no state of anything that is listed.
 TIMELINE_ONLY = {
     "LinkIssued",
     "DeadLetterRetried",
     "DeadLetterDiscarded",
-    "WebhookReplayed",
     "LogsArchived",
     "LogChunkTaken",
 }

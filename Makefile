@@ -67,6 +67,7 @@ format: setup
 bench: setup
 	$(BIN)/python -m bench.main_job $(ARGS)
 	$(BIN)/python -m bench.core --json
+	$(BIN)/python -m bench.log --json
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

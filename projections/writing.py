@@ -21,7 +21,7 @@ from projections.reading import Unreadable
 from projections.upsert import RowStore
 from projections.view import Key, M, R, View
 
-SLICE: Final = 100  # messages that are read before Postgres's answers are looked at again
+SLICE: Final = 100  # messages or rows, before whoever else works in this process is looked at again
 
 LONGEST: Final = 1000  # characters of why a view is parked
 
@@ -222,7 +222,9 @@ async def fold(
     known = await store.load(connection, touched)
     changed: list[R] = []
     states: list[tuple[R, int]] = []
-    for key, its in touched.items():
+    for place, (key, its) in enumerate(touched.items()):
+        if place % SLICE == 0:
+            await asyncio.sleep(0)
         before = known.get(key)
         row = _projected(view, before, its, states)
         if row is not None and row != before:

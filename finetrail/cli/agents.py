@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from finetrail.cli.options import Json, Key, Url
+from finetrail.cli.options import AsOf, Json, Key, Url
 
 app = typer.Typer(
     help="List the agents; let other machines' in, drain and revoke them.",
@@ -17,7 +17,7 @@ AgentId = Annotated[str, typer.Argument(metavar="AGENT", help="Its id, as `agent
 def all_(context: typer.Context, url: Url = None, key: Key = None, json: Json = False) -> None:
     """List the agents; let other machines' in, drain and revoke them."""
     if context.invoked_subcommand is None:
-        list_(url, key, json)
+        list_(None, url, key, json)
 
 
 @app.command()
@@ -40,12 +40,12 @@ def token(
 
 
 @app.command("list")
-def list_(url: Url = None, key: Key = None, json: Json = False) -> None:
+def list_(as_of: AsOf = None, url: Url = None, key: Key = None, json: Json = False) -> None:
     """List the agents: what they can do, what they hold, when they were last heard."""
     from finetrail.cli import session, views
 
     with session.connected(url, key) as client:
-        found = client.agents()
+        found = client.agents(as_of=as_of)
     views.write(found, json, lambda some: views.records(some, "There are no agents."))
 
 

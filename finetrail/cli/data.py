@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from finetrail.cli.options import Json, Key, LabelColumn, Minutes, RowKind, TextColumn, Url
+from finetrail.cli.options import AsOf, Json, Key, LabelColumn, Minutes, RowKind, TextColumn, Url
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
     from finetrail.client import Dataset
@@ -42,22 +42,28 @@ def upload(
 
 
 @app.command("list")
-def list_(url: Url = None, key: Key = None, json: Json = False) -> None:
+def list_(as_of: AsOf = None, url: Url = None, key: Key = None, json: Json = False) -> None:
     """List the datasets, newest first."""
     from finetrail.cli import dataset_views, session, views
 
     with session.connected(url, key) as client:
-        found = client.datasets()
+        found = client.datasets(as_of=as_of)
     views.write(found, json, dataset_views.datasets)
 
 
 @app.command()
-def show(dataset_id: DatasetId, url: Url = None, key: Key = None, json: Json = False) -> None:
+def show(
+    dataset_id: DatasetId,
+    as_of: AsOf = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
     """Show what is known of one dataset."""
     from finetrail.cli import dataset_views, session, views
 
     with session.connected(url, key) as client:
-        found = client.dataset(dataset_id)
+        found = client.dataset(dataset_id, as_of=as_of)
     views.write(found, json, dataset_views.dataset)
 
 

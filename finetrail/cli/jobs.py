@@ -6,7 +6,7 @@ from uuid import UUID
 
 import typer
 
-from finetrail.cli.options import JobId, Json, Key, LabelColumn, RowKind, TextColumn, Url
+from finetrail.cli.options import AsOf, JobId, Json, Key, LabelColumn, RowKind, TextColumn, Url
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
     from finetrail.client import Client
@@ -120,19 +120,25 @@ def jobs(
     status: Annotated[str | None, typer.Option(help="Only those in this status.")] = None,
     model: Annotated[str | None, typer.Option(help="Only those for this model.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_of: AsOf = None,
     url: Url = None,
     key: Key = None,
     json: Json = False,
 ) -> None:
-    """List jobs, newest first, or show one."""
+    """List jobs, newest first, or show one; the list shows the present only."""
     from finetrail.cli import job_views, session, views
+    from finetrail.cli.exits import UsageProblem
+
+    if as_of is not None and job_id is None:
+        raise UsageProblem("--as-of needs a job: the list of jobs shows the present only")
 
     with session.connected(url, key) as client:
         if job_id is None:
             found = client.jobs(status=status, model=model, limit=limit)
             views.write(found, json, job_views.jobs)
         else:
-            job_views.write_job(client.job(session.job_id(client, job_id)), json)
+            found_id = session.job_id(client, job_id)
+            job_views.write_job(client.job(found_id, as_of=as_of), json)
 
 
 def cancel(job_id: JobId, url: Url = None, key: Key = None, json: Json = False) -> None:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from finetrail.cli.options import Json, Key, Url
+from finetrail.cli.options import AsOf, Json, Key, Url
 
 app = typer.Typer(help="Issue, list and revoke API keys.", no_args_is_help=True)
 
@@ -33,12 +33,12 @@ def issue(
 
 
 @app.command("list")
-def list_(url: Url = None, key: Key = None, json: Json = False) -> None:
+def list_(as_of: AsOf = None, url: Url = None, key: Key = None, json: Json = False) -> None:
     """List the keys, without their secrets; needs the role admin."""
     from finetrail.cli import session, views
 
     with session.connected(url, key) as client:
-        found = client.keys()
+        found = client.keys(as_of=as_of)
     views.write(found, json, lambda some: views.records(some, "There are no keys."))
 
 

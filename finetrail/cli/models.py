@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 
 import typer
 
-from finetrail.cli.options import Json, Key, Minutes, ModelName, Url, VersionNumber
+from finetrail.cli.options import AsOf, Json, Key, Minutes, ModelName, Url, VersionNumber
 
 PANEL: Final = "Models"
 VersionFile = Annotated[
@@ -34,6 +34,7 @@ def models(
     date_to: Annotated[
         str | None, typer.Option("--to", help="Created then or before: 2026-11-20.")
     ] = None,
+    as_of: AsOf = None,
     url: Url = None,
     key: Key = None,
     json: Json = False,
@@ -45,11 +46,16 @@ def models(
     with session.connected(url, key) as client:
         if name is None:
             found = client.models(
-                base_model=base_model, status=status, date_from=date_from, date_to=date_to
+                base_model=base_model,
+                status=status,
+                date_from=date_from,
+                date_to=date_to,
+                as_of=as_of,
             )
             views.write(found, json, views.models)
             return
-        model, versions = client.model(name), client.versions(name)
+        model = client.model(name, as_of=as_of)
+        versions = client.versions(name, as_of=as_of)
     if json:
         write_json({**model.model_dump(mode="json"), "all_versions": versions})
     else:
@@ -184,6 +190,7 @@ def evaluations(
     model: Annotated[str | None, typer.Option(help="Only those of this model.")] = None,
     version: Annotated[int | None, typer.Option(min=1, help="Only those of this version.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
+    as_of: AsOf = None,
     url: Url = None,
     key: Key = None,
     json: Json = False,
@@ -193,10 +200,10 @@ def evaluations(
 
     with session.connected(url, key) as client:
         if evaluation_id is None:
-            found = client.evaluations(model=model, version=version, limit=limit)
+            found = client.evaluations(model=model, version=version, limit=limit, as_of=as_of)
             views.write(found, json, views.evaluations)
         else:
-            views.write(client.evaluation(evaluation_id), json, views.evaluation)
+            views.write(client.evaluation(evaluation_id, as_of=as_of), json, views.evaluation)
 
 
 def _texts(given: list[str]) -> Iterator[str]:

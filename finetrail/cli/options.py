@@ -54,6 +54,14 @@ Minutes = Annotated[
         min=1, max=1440, help="How long the link works; the server's default if left out."
     ),
 ]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        metavar="POINT",
+        help="As it was then: a sequence of the log, or a time as 2026-11-20T14:00:00Z.",
+    ),
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, or `last`.")]
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 VersionNumber = Annotated[int, typer.Argument(metavar="VERSION", help="Its number.", min=1)]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ from finetrail.client.errors import FinetrailError, NotFound, WaitTimeout
 from finetrail.client.transport import API, Transport, json_object, passing
 
 T = TypeVar("T")
+Point = str | int | datetime  # of the log: a sequence, or a time with its zone
 
 PATIENCE_S: Final = 120.0  # of what waits or follows: a server that is rebooted is back by then
 POLL_S: Final = 0.5
@@ -21,8 +23,8 @@ class Calls:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def _get(self, path: str) -> dict[str, Any]:
-        return json_object(self._transport.call("GET", API + path))
+    def _get(self, path: str, **params: str | int | None) -> dict[str, Any]:
+        return json_object(self._transport.call("GET", API + path, params=params))
 
     def _list(self, path: str, **params: str | int | None) -> list[dict[str, Any]]:
         """A list that comes whole."""
@@ -46,6 +48,9 @@ class Calls:
 
     def _post(self, path: str, data: object = None) -> dict[str, Any]:
         return json_object(self._transport.call("POST", API + path, json=data))
+
+    def _patch(self, path: str, data: object) -> dict[str, Any]:
+        return json_object(self._transport.call("PATCH", API + path, json=data))
 
     def _delete(self, path: str) -> None:
         self._transport.call("DELETE", API + path)
@@ -74,6 +79,19 @@ class Calls:
 def _items(answer: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = answer if isinstance(answer, list) else answer["items"]
     return found
+
+
+def point(as_of: Point | None) -> str | None:
+    """A point of the log as the server is asked for it.
+
+    Raises:
+        ValueError: A time without its zone could be any of a whole day's.
+    """
+    if not isinstance(as_of, datetime):
+        return None if as_of is None else str(as_of)
+    if as_of.tzinfo is None:
+        raise ValueError(f"{as_of} has no time zone; datetime.now(UTC) has one")
+    return as_of.isoformat()
 
 
 def part(text: str) -> str:

@@ -11,8 +11,10 @@ from finetrail.client.dead_letters import DeadLetterCalls
 from finetrail.client.jobs import JobCalls
 from finetrail.client.log import LogCalls
 from finetrail.client.monitoring import MonitoringCalls
+from finetrail.client.past import PastCalls
 from finetrail.client.registry import RegistryCalls
 from finetrail.client.transport import Transport
+from finetrail.client.webhooks import WebhookCalls
 
 DEFAULT_URL: Final = "http://127.0.0.1:8420"
 
@@ -25,6 +27,8 @@ class Client(
     LogCalls,
     DeadLetterCalls,
     MonitoringCalls,
+    PastCalls,
+    WebhookCalls,
 ):
     """A connection to one server as one API key; threads may share it.
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from finetrail.client.calls import Calls, part, without_none
+from finetrail.client.calls import Calls, Point, part, point, without_none
 from finetrail.client.downloads import check_hash, download
 from finetrail.client.files import Report, content_type, pieces
 from finetrail.client.models import Dataset, Link
@@ -52,11 +52,14 @@ class DatasetCalls(Calls):
         )
         return Dataset.model_validate(json_object(response))
 
-    def datasets(self, *, limit: int | None = None) -> list[Dataset]:
-        return [Dataset.model_validate(each) for each in self._pages("/datasets", limit)]
+    def datasets(self, *, limit: int | None = None, as_of: Point | None = None) -> list[Dataset]:
+        found = self._pages("/datasets", limit, as_of=point(as_of))
+        return [Dataset.model_validate(each) for each in found]
 
-    def dataset(self, dataset_id: str) -> Dataset:
-        return Dataset.model_validate(self._get(f"/datasets/{part(dataset_id)}"))
+    def dataset(self, dataset_id: str, *, as_of: Point | None = None) -> Dataset:
+        return Dataset.model_validate(
+            self._get(f"/datasets/{part(dataset_id)}", as_of=point(as_of))
+        )
 
     def dataset_rows(self, dataset_id: str, *, limit: int = 20) -> list[dict[str, Any]]:
         """The first rows as the server reads them."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from json import loads
 from typing import Final
 
-from finetrail.client.calls import PATIENCE_S, POLL_S, Calls, part, without_none
+from finetrail.client.calls import PATIENCE_S, POLL_S, Calls, Point, part, point, without_none
 from finetrail.client.follow import follow
 from finetrail.client.models import Job, LogLine, StepMetrics
 from finetrail.client.transport import API, Params, json_object
@@ -38,8 +38,9 @@ class JobCalls(Calls):
         }
         return Job.model_validate(self._post("/jobs", without_none(asked)))
 
-    def job(self, job_id: str) -> Job:
-        return Job.model_validate(self._get(f"/jobs/{part(job_id)}"))
+    def job(self, job_id: str, *, as_of: Point | None = None) -> Job:
+        """With ``as_of`` the progress is what events told, without speed and time left."""
+        return Job.model_validate(self._get(f"/jobs/{part(job_id)}", as_of=point(as_of)))
 
     def jobs(
         self, *, status: str | None = None, model: str | None = None, limit: int | None = 100

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from json import loads
 from typing import Any
 
-from finetrail.client.calls import PAGE, PATIENCE_S, Calls, part
+from finetrail.client.calls import PAGE, PATIENCE_S, Calls, Point, part, point
 from finetrail.client.errors import FinetrailError
 from finetrail.client.follow import follow
 from finetrail.client.models import Event
@@ -58,8 +58,9 @@ class LogCalls(Calls):
             if isinstance(data, dict) and "aggregate_id" in data:
                 yield Event.model_validate(data)
 
-    def agents(self) -> list[dict[str, Any]]:
-        return self._list("/agents")
+    def agents(self, *, as_of: Point | None = None) -> list[dict[str, Any]]:
+        """With ``as_of`` what an agent says itself every second is None."""
+        return self._list("/agents", as_of=point(as_of))
 
     def join_token(self, name: str = "", *, minutes: int = 10) -> dict[str, Any]:
         """The answer's ``token`` lets one machine in, once, and is shown this once."""
@@ -77,8 +78,8 @@ class LogCalls(Calls):
         """What is assigned and what waits, in order of arrival."""
         return self._list("/queue")
 
-    def keys(self) -> list[dict[str, Any]]:
-        return self._list("/keys")
+    def keys(self, *, as_of: Point | None = None) -> list[dict[str, Any]]:
+        return self._list("/keys", as_of=point(as_of))
 
     def issue_key(self, name: str, role: str) -> dict[str, Any]:
         """The answer's ``secret`` is shown this once; the server keeps only a keyed hash."""

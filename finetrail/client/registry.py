@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from finetrail.client.calls import POLL_S, Calls, or_none, part, without_none
+from finetrail.client.calls import POLL_S, Calls, Point, or_none, part, point, without_none
 from finetrail.client.downloads import check_hash, check_zip, download
 from finetrail.client.files import Report
 from finetrail.client.models import Evaluation, Example, Job, Link, Model, Prediction, Version
@@ -20,6 +20,7 @@ class RegistryCalls(Calls):
         date_from: str | None = None,
         date_to: str | None = None,
         limit: int | None = None,
+        as_of: Point | None = None,
     ) -> list[Model]:
         """Newest first.
 
@@ -27,21 +28,23 @@ class RegistryCalls(Calls):
             status: active: a version is in service; uploading, ready, error: one has that status.
             date_from: A day of UTC, as 2026-11-20, or a moment.
             date_to: As ``date_from``; the whole day.
+            as_of: As it was then: a sequence of the log, or a time with its zone.
         """
         chosen = {"base_model": base_model, "status": status}
         span = {"date_from": date_from, "date_to": date_to}
-        found = self._pages("/models", limit, **chosen, **span)
+        found = self._pages("/models", limit, **chosen, **span, as_of=point(as_of))
         return [Model.model_validate(each) for each in found]
 
-    def model(self, name: str) -> Model:
-        return Model.model_validate(self._get(f"/models/{part(name)}"))
+    def model(self, name: str, *, as_of: Point | None = None) -> Model:
+        return Model.model_validate(self._get(f"/models/{part(name)}", as_of=point(as_of)))
 
-    def versions(self, name: str) -> list[Version]:
-        found = self._pages(f"/models/{part(name)}/versions", None)
+    def versions(self, name: str, *, as_of: Point | None = None) -> list[Version]:
+        found = self._pages(f"/models/{part(name)}/versions", None, as_of=point(as_of))
         return [Version.model_validate(each) for each in found]
 
-    def version(self, name: str, number: int) -> Version:
-        return Version.model_validate(self._get(f"/models/{part(name)}/versions/{number}"))
+    def version(self, name: str, number: int, *, as_of: Point | None = None) -> Version:
+        path = f"/models/{part(name)}/versions/{number}"
+        return Version.model_validate(self._get(path, as_of=point(as_of)))
 
     def wait_for_version(self, job_id: str, *, timeout_s: float | None = 60.0) -> Version:
         """The version that a job which succeeded became, once it is ready or has failed."""
@@ -113,12 +116,15 @@ class RegistryCalls(Calls):
         model: str | None = None,
         version: int | None = None,
         limit: int | None = 100,
+        as_of: Point | None = None,
     ) -> list[Evaluation]:
-        found = self._pages("/evaluations", limit, model=model, version=version)
+        asked = {"model": model, "version": version, "as_of": point(as_of)}
+        found = self._pages("/evaluations", limit, **asked)
         return [Evaluation.model_validate(each) for each in found]
 
-    def evaluation(self, evaluation_id: str) -> Evaluation:
-        return Evaluation.model_validate(self._get(f"/evaluations/{part(evaluation_id)}"))
+    def evaluation(self, evaluation_id: str, *, as_of: Point | None = None) -> Evaluation:
+        path = f"/evaluations/{part(evaluation_id)}"
+        return Evaluation.model_validate(self._get(path, as_of=point(as_of)))
 
     def evaluation_examples(self, evaluation_id: str) -> list[Example]:
         """Some held-out texts side by side: what was expected, and what either model said."""

@@ -1,13 +1,16 @@
 """Compares the rows of two tables that were made from the same messages, and tells what differs."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import Table
 
-from projections.ddl import Connection
+from projections.ddl import Connection, columns, columns_of
 
 COMPARE_S: Final = 3600.0  # a million rows take seconds
+
+_log = logging.getLogger(__name__)
 
 _SUM: Final = "SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM {0} AS t"
 
@@ -28,8 +31,12 @@ async def differences(
 
 
 async def carry_over(connection: Connection, wanted: Sequence[Table], old: str, new: str) -> None:
-    """Add the rows whose messages the stream has forgotten."""
+    """Add the rows whose messages the stream has forgotten, of tables with the same columns."""
+    there = await columns(connection, old)
     for table in wanted:
+        if not columns_of(table) <= there.get(table.name, frozenset()):
+            _log.warning("rows of %s from before the stream begins are lost", table.name)
+            continue
         names = ", ".join(column.name for column in table.columns)
         await connection.execute(
             f"INSERT INTO {new}.{table.name} ({names}) "  # noqa: S608 - our own names
@@ -40,10 +47,10 @@ async def carry_over(connection: Connection, wanted: Sequence[Table], old: str, 
 
 async def _difference(connection: Connection, table: Table, one: str, other: str) -> dict[str, Any]:
     keys = [column.name for column in table.primary_key.columns]
-    columns = [f"coalesce(old.{key}, new.{key})::text" for key in keys]
+    either = [f"coalesce(old.{key}, new.{key})::text" for key in keys]
     same = " AND ".join(f"old.{key} = new.{key}" for key in keys)
     ((rows, key),) = await connection.fetch(
-        f"SELECT count(*), min(ARRAY[{', '.join(columns)}]) "  # noqa: S608 - our own names
+        f"SELECT count(*), min(ARRAY[{', '.join(either)}]) "  # noqa: S608 - our own names
         f"FROM {one} AS old FULL JOIN {other} AS new ON {same} "
         "WHERE old::text IS DISTINCT FROM new::text",
         timeout=COMPARE_S,

@@ -265,7 +265,8 @@ class Rebuilder(Generic[M]):
             await filler.come_near()
             await connection.execute(_FILLED, rebuild.id)
             await ddl.complete(working, self._tables(rebuild), rebuild.schema, INDEX_S)
-            await self._look(connection, filler, rebuild)
+            if not rebuild.upgrade or self._projection.outlives_log:
+                await self._look(connection, filler, rebuild)
             took = await self._switch(connection, filler, rebuild)
         await connection.execute(_SWITCHED, rebuild.id, took * 1e3)
         _log.info("%s filled anew; switched in %.1f ms", named, took * 1e3)

@@ -452,6 +452,24 @@ async def test_steps_that_the_stream_has_forgotten_outlive_a_rebuild(dsn: str) -
     assert await all_rows(dsn) == before
 
 
+@pytest.mark.parametrize(("other_columns", "kept"), [(False, 10), (True, 4)])
+async def test_steps_that_the_stream_has_forgotten_outlive_an_upgrade_of_the_same_columns(
+    dsn: str, *, other_columns: bool, kept: int
+) -> None:
+    steps = [h.reported(n, "j", 1, [h.step(n)]) for n in range(1, 11)]
+    newer = replace(step_metrics, revision=step_metrics.revision + 1)
+    await project(step_metrics, ListSource(steps), dsn)
+    if other_columns:
+        place = await schema_of(dsn, "job_step")
+        await execute(dsn, f"ALTER TABLE {place}.job_step ALTER COLUMN loss DROP NOT NULL")
+    await make_tables(dsn, newer)
+
+    async with rebuilder(newer, ListSource(steps[6:]), dsn):
+        await eventually(lambda: ended(dsn))
+
+    assert len((await all_rows(dsn))["job_step"]) == kept
+
+
 async def test_a_view_that_this_build_does_not_have_is_refused(
     dsn: str, log: list[h.Stored]
 ) -> None:

@@ -309,6 +309,18 @@ async def test_a_broken_payload_parks_the_views_that_want_it_and_the_others_go_o
     assert again.state.status == "running"
 
 
+async def test_a_payload_that_is_no_json_parks_the_timeline_too(
+    dsn: str, log: list[h.Stored]
+) -> None:
+    place = next(n for n, m in enumerate(log) if m.headers["ce-type"] == "EpochCompleted")
+    broken = replace(log[place], data=b'{"type": "EpochC')
+    await project(registry, ListSource([*log[:place], broken, *log[place + 1 :]]), dsn)
+
+    assert await parked(dsn) == dict.fromkeys(("job", "job_epoch", "timeline"), place + 1)
+    assert len((await all_rows(dsn))["timeline"]) == place
+    assert await checkpoint(dsn) == (len(log), None)
+
+
 async def test_a_row_that_cannot_be_written_parks_its_view_alone(
     dsn: str, log: list[h.Stored], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,12 +8,13 @@ raw servers gave in the same run, and what the machine itself gave before and af
 
 import argparse
 import asyncio
+import contextlib
 import importlib
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,6 +118,33 @@ async def _weigh(pid: int, watched: Watched) -> None:
         await asyncio.sleep(SAMPLE_S)
 
 
+def processor_s(pid: int) -> float:
+    """What a process has used, with the children that it has and had."""
+    process = psutil.Process(pid)
+    its = process.cpu_times()
+    used = its.user + its.system + its.children_user + its.children_system
+    for child in process.children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used += sum(child.cpu_times()[:2])
+    return used
+
+
+class Used:
+    """Processor time of each server since it was last asked, which other work does not change much."""
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = {name: pids[name] for name in ("projections", "postgres", "nats")}
+        self._before = self._now()
+
+    def us_for_each(self, events: int) -> dict[str, float]:
+        now, before = self._now(), self._before
+        self._before = now
+        return {name: round((now[name] - before[name]) * 1e6 / events, 1) for name in now}
+
+    def _now(self) -> dict[str, float]:
+        return {name: processor_s(pid) for name, pid in self._pids.items()}
+
+
 async def rebuilt(settings: Settings, view: str | None) -> list[Progress]:
     done: Sequence[Progress] = ()
     async for progress in rebuild(settings, view):
@@ -177,13 +205,19 @@ async def measure(events: int, say: Callable[[str], None]) -> dict[str, Any]:
             views: dict[str, Any] = {}
             switches: list[float] = []
             async with watching(dsn, stack.pids["projections"]) as watched:
+                used = Used(stack.pids)
                 for name in (view.name for view in registry.views):
                     (done,) = await rebuilt(settings, name)
-                    views[name] = {"filled_per_s": done.events_per_s, "seconds": done.seconds}
+                    views[name] = {
+                        "filled_per_s": done.events_per_s,
+                        "seconds": done.seconds,
+                        "cpu_us": used.us_for_each(last),
+                    }
                     switches.append(done.switch_ms or 0.0)
                     say(f"{name}: {views[name]}")
                 alone = len(watched.rss_mib)
                 everything = (await rebuilt(settings, None))[0]
+                all_us = used.us_for_each(last)
                 switches.append(everything.switch_ms or 0.0)
                 say(f"all: {everything.events_per_s}/s, {everything.seconds} s")
             if watched.wrong:
@@ -206,6 +240,7 @@ async def measure(events: int, say: Callable[[str], None]) -> dict[str, Any]:
         "views": views,
         "all_views_s": everything.seconds,
         "all_views_events_per_s": everything.events_per_s,
+        "all_views_cpu_us": all_us,
         "reads": watched.reads,
         "slowest_read_ms": round(watched.slowest_ms, 1),
         "rss_mib": curve[:: max(1, len(curve) // POINTS)],

@@ -25,6 +25,7 @@ SAMPLES = {
     "path": "README.md",
     "key_id": "00000000",
     "sequence": "7",
+    "event": "7",
     "webhook_id": "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58",
 }
 

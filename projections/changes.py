@@ -88,7 +88,9 @@ class Changes(Asking):
         view = KINDS[kind].view
         history = view.history
         asked = self._jobs(after) if history is None else self._firsts(view.table, history, after)
-        first: dict[Key, int] = {tuple(row[1:]): row[0] for row in await self._all(asked.limit(limit))}
+        first: dict[Key, int] = {
+            tuple(row[1:]): row[0] for row in await self._all(asked.limit(limit))
+        }
         if not first:
             return []
         if history is None:

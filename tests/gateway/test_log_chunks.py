@@ -104,8 +104,8 @@ async def test_a_chunk_that_broke_off_goes_on_where_it_was(
     ("data", "why"),
     [
         (b"plain text", "not gzip"),
-        (gzip.compress(b""), "no lines"),
-        (gzip.compress(b'{"message": "x"}'), "line 1: time"),
+        (gzip.compress(b"", mtime=0), "no lines"),
+        (gzip.compress(b'{"message": "x"}', mtime=0), "line 1: time"),
         (chunk("x")[:-4], "cut off"),
     ],
 )

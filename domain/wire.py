@@ -33,15 +33,15 @@ _RECORDED: Final = itemgetter("ce-type", "ce-time", "ce-id", "ce-correlationid",
 
 
 class Header(NamedTuple):
-    """An event in the log, without its payload."""
+    """An event in the log, without its payload; its ids as they are spelled."""
 
-    id: UUID
+    id: str
     stream: StreamId
     recorded_at: datetime
     actor: str
     source: str
-    correlation_id: UUID
-    causation_id: UUID
+    correlation_id: str
+    causation_id: str
 
 
 def encode_command(envelope: Envelope[Command]) -> tuple[Headers, bytes]:
@@ -126,12 +126,11 @@ def decode_header(subject: str, headers: Mapping[str, str]) -> Header:
         ValueError: A header is missing or damaged.
     """
     try:
-        type_, time, *ids = _RECORDED(headers)
+        type_, time, id_, correlation_id, causation_id = _RECORDED(headers)
     except KeyError as missing:
         raise ValueError(f"header {missing.args[0]} is missing") from None
     if not type_:
         raise ValueError("header ce-type is empty")
-    id_, correlation_id, causation_id = _uuids(ids)
     return Header(
         id_,
         _stream(subject),
@@ -153,17 +152,20 @@ def decode_recorded(
         ValueError: The record is damaged.
     """
     header = decode_header(subject, headers)
+    id_, correlation_id, causation_id = _uuids(
+        (header.id, header.correlation_id, header.causation_id)
+    )
     version = int(headers.get("ce-schemaversion", "1"))
     event = decode_event(headers["ce-type"], version, data)
     return Recorded(
-        id=header.id,
+        id=id_,
         stream=header.stream,
         sequence=sequence,
         recorded_at=header.recorded_at,
         actor=header.actor,
         source=header.source,
-        correlation_id=header.correlation_id,
-        causation_id=header.causation_id,
+        correlation_id=correlation_id,
+        causation_id=causation_id,
         event=event,
         traceparent=headers.get(HEADER, ""),
         payload=data if version == event.schema_version else b"",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from domain.catalog import EVENTS
@@ -17,6 +17,9 @@ from projections import tables
 from projections.ports import Message
 from projections.reading import Unreadable, read_event
 from projections.view import Json, Key, View
+
+# As the log spells it where only Postgres reads it: to make a UUID takes longer than to write one.
+Id: TypeAlias = UUID | str
 
 BLOCK: Final = (
     1000  # sequences; of ten million events there are then ten thousand blocks to look at
@@ -45,14 +48,14 @@ class TimelineEntry:
 
     workspace: str
     sequence: int
-    id: UUID
+    id: Id
     type: str
     aggregate: Aggregate
     aggregate_id: UUID
     actor: str
     source: str
-    correlation_id: UUID
-    causation_id: UUID
+    correlation_id: Id
+    causation_id: Id
     time: datetime
     data: Json
 

@@ -30,6 +30,7 @@ GUARDED: Final = frozenset(
         ("/api/v1/models/{name}/activate", "post"),
         ("/api/v1/evaluations/{evaluation_id}/cancel", "post"),
         ("/api/v1/agents/{agent_id}/drain", "post"),
+        ("/api/v1/webhooks/{webhook_id}", "patch"),
     }
 )
 _KNOWN: Final[Json] = {"description": "What `If-None-Match` names; nothing of it is sent."}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from domain.catalog import EVENTS
 from domain.webhooks.addresses import is_public
@@ -90,7 +90,7 @@ class WebhookCare:
         async with _kept():
             return await self._store.attempts(webhook_id, before=before, limit=limit)
 
-    async def test(self, row: WebhookRow) -> Attempt:
+    async def test(self, row: WebhookRow, caller: Caller) -> Attempt:
         """Send an event that means nothing, now, and write down what came of it."""
         now = datetime.now(UTC)
         async with _kept():
@@ -101,7 +101,7 @@ class WebhookCare:
             raise Problem(
                 "webhook_incomplete", "Its address or its secret is not in this database any more."
             )
-        id_ = f"msg_{uuid4().hex}"
+        id_ = f"msg_{caller.command_id.hex}"
         data = {"webhook_id": str(row.id), "text": "If you can read this, it works."}
         body = encode(TEST_TYPE, now.isoformat().replace("+00:00", "Z"), data)
         answer = await self._sender.post(url, signed_headers(id_, now, body, known), body)

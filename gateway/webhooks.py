@@ -185,6 +185,7 @@ class WebhooksController(Controller):
         care: NamedDependency[WebhookCare],
         workspace: NamedDependency[str],
     ) -> Webhook:
+        """One of them, with how far it has come."""
         row = await require_webhook(queries, workspace, webhook_id)
         return webhook_answer(row, await care.standing())
 
@@ -289,13 +290,14 @@ class WebhooksController(Controller):
     async def test(
         self,
         webhook_id: FromPath[UUID],
+        caller: NamedDependency[Caller],
         queries: NamedDependency[Queries],
         care: NamedDependency[WebhookCare],
         workspace: NamedDependency[str],
     ) -> DeliveryAttempt:
         """Send `webhook.test` now, also to one that is disabled, and answer what the receiver said."""
         row = await require_webhook(queries, workspace, webhook_id)
-        return attempt_answer(await care.test(row))
+        return attempt_answer(await care.test(row, caller))
 
     @get("/{webhook_id:uuid}/deliveries")
     async def deliveries(

@@ -35,6 +35,10 @@ class AuditFolder:
         self._own = own
         self._writing = threading.Lock()
 
+    async def last(self, log: str) -> int:
+        head = await asyncio.to_thread(last_head, self._file(log, HEADS))
+        return head.sequence if head else 0
+
     async def put(self, heads: Sequence[Head], keys: Sequence[Key]) -> None:
         await asyncio.to_thread(self._put_alone, heads, keys)
 
@@ -43,19 +47,17 @@ class AuditFolder:
             self._put(heads, keys)
 
     def _put(self, heads: Sequence[Head], keys: Sequence[Key]) -> None:
-        log = heads[0].log
-        prefix = "" if self._own else f"{log[:LOG_DIGITS]}-"
         if not self._own and not self._folder.is_dir():  # a mount that is away must not be made
             raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(self._folder))
-        known = {key.key for key in read_keys(self._folder / f"{prefix}{KEYS}")}
-        new = [key.record() for key in keys if key.key not in known]
-        append(self._folder / f"{prefix}{KEYS}", new)
-        last = last_head(self._folder / f"{prefix}{HEADS}")
+        heads_file, keys_file = (self._file(heads[0].log, name) for name in (HEADS, KEYS))
+        known = {key.key for key in read_keys(keys_file)}
+        append(keys_file, [key.record() for key in keys if key.key not in known])
+        last = last_head(heads_file)
         after = last.sequence if last else 0
-        append(
-            self._folder / f"{prefix}{HEADS}",
-            [head.record() for head in heads if head.sequence > after],
-        )
+        append(heads_file, [head.record() for head in heads if head.sequence > after])
+
+    def _file(self, log: str, name: str) -> Path:
+        return self._folder / (name if self._own else f"{log[:LOG_DIGITS]}-{name}")
 
 
 def read_heads(path: Path) -> list[Head]:

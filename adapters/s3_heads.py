@@ -34,6 +34,9 @@ class HeadBucket:
         self._requests = S3Requests(access)
         self._lock: timedelta | None = lock
 
+    async def last(self, log: str) -> None:
+        """Nobody lists a million objects to find out."""
+
     async def put(self, heads: Sequence[Head], keys: Sequence[Key]) -> None:
         await self._requests.call(lambda: self._put(heads, keys))
 

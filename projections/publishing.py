@@ -31,6 +31,10 @@ class HeadPlace(Protocol):
         """Which one it is; another one gets all heads."""
         ...
 
+    async def last(self, log: str) -> int | None:
+        """The last head that it has; None where only the archive knows what it was given."""
+        ...
+
     async def put(self, heads: Sequence[Head], keys: Sequence[Key]) -> None:
         """Keep them; what is there already is not put twice.
 
@@ -83,7 +87,9 @@ class Publisher:
     async def _catch_up(self, place: HeadPlace) -> None:
         connection = await connect(self._dsn)
         try:
-            after = await store.cursor(connection, place.where)
+            chain = await store.chain(connection)
+            there = await place.last(chain.log.hex()) if chain.log else None
+            after = await store.cursor(connection, place.where) if there is None else there
             keys = await store.keys(connection)
             while heads := await store.heads(connection, after, AT_ONCE):
                 await place.put(heads, keys)

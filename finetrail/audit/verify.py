@@ -274,7 +274,9 @@ async def _until(
             if wanted := [message for message in batch if message.sequence <= last]:
                 yield wanted
             quiet = 0 if batch else quiet + 1
-            if (batch and batch[-1].sequence >= last) or quiet == QUIET:
+            # Behind the last one nothing is pending, whatever sequence the log has given.
+            done = batch and (batch[-1].sequence >= last or not batch[-1].pending)
+            if done or quiet == QUIET:
                 return
 
 

@@ -108,6 +108,25 @@ async def test_an_archive_that_was_lost_is_made_again_and_proven_by_the_heads_in
     assert len(read_heads(tmp_path / FOLDER / "heads.jsonl")) == len(heads)
 
 
+async def test_files_that_were_lost_are_filled_again(database: str, tmp_path: Path) -> None:
+    log = history()
+    pace = Pace(seconds=3600, events=20)
+    await archive(archiver(database, log, tmp_path, pace, size=10), len(log))
+    kept = read_heads(tmp_path / FOLDER / "heads.jsonl")
+    key = KeyFile(tmp_path / KEY_FILE, tmp_path / FOLDER).public_key()
+    for name in ("heads.jsonl", "keys.jsonl"):
+        (tmp_path / FOLDER / name).unlink()
+
+    async with running(archiver(database, log, tmp_path, pace)):
+
+        async def all_are_back() -> bool:
+            return read_heads(tmp_path / FOLDER / "heads.jsonl") == kept
+
+        await eventually(all_are_back)
+
+    assert KeyFile(tmp_path / KEY_FILE, tmp_path / FOLDER).public_key() == key
+
+
 async def test_a_log_that_was_changed_while_the_archive_was_lost_stops_it(
     database: str, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ class PastQueries(RegistryQueries):
     def __init__(self, engine: AsyncEngine, sequence: int) -> None:
         super().__init__(engine, tables_at(sequence))
         self.sequence: int = sequence
+        self._of_jobs: dict[tuple[str, UUID], list[Recorded[Event]]] = {}  # asked for once
 
     async def job(self, workspace: str, job_id: UUID) -> Job | None:
         """As the log tells it: what telemetry said of its steps is not asked."""
@@ -58,8 +59,11 @@ class PastQueries(RegistryQueries):
         return sorted(rows, key=lambda row: row.epoch)
 
     async def _events(self, workspace: str, job_id: UUID) -> list[Recorded[Event]]:
-        asked = job_events(workspace, [job_id], self.sequence)
-        return [recorded(row) for row in await self._all(asked)]
+        if (workspace, job_id) not in self._of_jobs:
+            asked = job_events(workspace, [job_id], self.sequence)
+            found = [recorded(row) for row in await self._all(asked)]
+            self._of_jobs[workspace, job_id] = found
+        return self._of_jobs[workspace, job_id]
 
 
 def tables_at(sequence: int) -> Tables:

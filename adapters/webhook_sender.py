@@ -21,7 +21,7 @@ from domain.webhooks.addresses import is_public
 from domain.webhooks.deliveries import Answer
 
 TIMEOUT_S: Final = 20.0  # the specification asks for 15 to 30
-IDLE_S: Final = 30.0  # a connection that is not used this long is closed
+IDLE_S: Final = 5.0  # a connection kept longer would block a receiver that serves one at a time
 SHOWN: Final = 500  # bytes of an answer that are kept
 READ: Final = 64 * 1024  # of an answer; one that goes on is cut off, and its connection with it
 

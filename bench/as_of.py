@@ -13,10 +13,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 
@@ -26,23 +27,25 @@ from bench.projections import append, replay, synthetic
 from finetrail.settings import GatewaySettings, Settings
 from finetrail.stack.supervisor import EmbeddedStack
 from gateway.as_of import Past
+from gateway.ports import Feed
 from projections import tables as t
+from projections.changes import KINDS
 from projections.model_filter import ModelFilter
 from projections.past import PastQueries
 from projections.projection import registry
-from projections.queries import open_queries
+from projections.queries import Queries, open_queries
 from projections.schema import ensure_tables
 
-QUESTIONS: Final = 300  # of each sort: a p95 of 15 slower ones
+TIMES: Final = 300  # that each question is asked: a p95 of 15 slower ones
 SEED: Final = 20_261_121
 PAGE: Final = 20
-WORKSPACE: Final = "default"
 
-Question = Callable[[PastQueries], Awaitable[object]]
+Thing = tuple[str, UUID]  # its workspace and its id
+Question = Callable[[PastQueries, Thing], Awaitable[object]]
 
 
-async def measure(settings: Settings, events: int) -> dict[str, Any]:
-    """Figures in ms over a log of so many events that is projected already."""
+async def measure(settings: Settings, events: int | None = None) -> dict[str, Any]:
+    """Figures in ms over a log that is projected already, as far as it is or up to an event."""
     login = settings.nats_login("gateway")
     nc = await connect(
         login.url,
@@ -52,76 +55,91 @@ async def measure(settings: Settings, events: int) -> dict[str, Any]:
         inbox_prefix=login.inbox_prefix,
     )
     things = await _things(settings.postgres_dsn)
-    chance = random.Random(SEED)
     try:
         async with open_queries(settings.postgres_dsn) as queries:
-            past = Past(queries, NatsFeed(nc), WORKSPACE)
-            figures = {}
-            for name, ask in _questions(things, chance).items():
-                took = [await _timed(past, chance, events, ask) for _ in range(QUESTIONS)]
-                figures[name] = _of(took)
-            took = []
-            for _ in range(QUESTIONS // 10):
-                since, until = sorted(chance.sample(range(events + 1), 2))
-                began = time.perf_counter()
-                await queries.changes(WORKSPACE, since, until).page(range(7), None, PAGE)
-                took.append(time.perf_counter() - began)
-            figures["diff"] = _of(took)
+            events = events or await queries.position()
+            asking = _Asking(queries, NatsFeed(nc), events, things)
+            figures = {
+                name: await asking.times(kind, ask) for name, (kind, ask) in QUESTIONS.items()
+            }
+            figures["diff"] = await asking.differences()
     finally:
         await close(nc)
-    one = [figures[name]["p95_ms"] for name in ("job", "model", "version", "evaluation", "dataset")]
-    lists = [figures[name]["p95_ms"] for name in ("models", "models_ready", "versions")]
     return {
         "events": events,
-        "as_of_p95_ms": max(one),
-        "as_of_list_p95_ms": max(lists),
+        "as_of_p95_ms": max(figures[name]["p95_ms"] for name in SINGLE),
+        "as_of_list_p95_ms": max(figures[name]["p95_ms"] for name in LISTS),
         "questions": figures,
     }
 
 
-def _questions(things: dict[str, list[Any]], chance: random.Random) -> dict[str, Question]:
-    def some(kind: str) -> Any:
-        return chance.choice(things[kind])
-
-    async def job(past: PastQueries) -> object:
-        id_ = some("job")
-        return await past.job(WORKSPACE, id_), await past.job_epochs(WORKSPACE, id_)
-
-    async def version(past: PastQueries) -> object:
-        return await past.version(WORKSPACE, some("model"), chance.randint(1, 100))
-
-    return {
-        "job": job,
-        "model": lambda past: past.model(WORKSPACE, some("model")),
-        "version": version,
-        "evaluation": lambda past: past.evaluation(WORKSPACE, some("evaluation")),
-        "dataset": lambda past: past.dataset(WORKSPACE, some("dataset")),
-        "models": lambda past: past.models(WORKSPACE, limit=PAGE + 1),
-        "models_ready": lambda past: past.models(
-            WORKSPACE, ModelFilter(status="ready"), limit=PAGE + 1
-        ),
-        "versions": lambda past: past.versions(WORKSPACE, some("model"), limit=PAGE + 1),
-        "evaluations": lambda past: past.evaluations(WORKSPACE, limit=PAGE + 1),
-    }
+async def _job(past: PastQueries, thing: Thing) -> object:
+    return await past.job(*thing), await past.job_epochs(*thing)
 
 
-async def _timed(past: Past, chance: random.Random, events: int, ask: Question) -> float:
-    point = str(chance.randint(1, events))
-    if chance.random() < 0.5:  # the log of the bench has an event a second
-        row = await past.queries.event(WORKSPACE, int(point))
-        point = row.time.isoformat() if row and row.time < datetime.now(UTC) else point
-    began = time.perf_counter()
-    await ask(past.queries.at(await past.point(point)))
-    return time.perf_counter() - began
+READY: Final = ModelFilter(status="ready")
+QUESTIONS: Final[dict[str, tuple[str, Question]]] = {
+    "job": ("job", _job),
+    "model": ("model", lambda past, thing: past.model(*thing)),
+    "version": ("model", lambda past, thing: past.version(*thing, thing[1].int % 50 + 1)),
+    "evaluation": ("evaluation", lambda past, thing: past.evaluation(*thing)),
+    "dataset": ("dataset", lambda past, thing: past.dataset(*thing)),
+    "models": ("model", lambda past, thing: past.models(thing[0], limit=PAGE + 1)),
+    "models_ready": ("model", lambda past, thing: past.models(thing[0], READY, limit=PAGE + 1)),
+    "versions": ("model", lambda past, thing: past.versions(*thing, limit=PAGE + 1)),
+    "evaluations": ("model", lambda past, thing: past.evaluations(thing[0], limit=PAGE + 1)),
+}
+SINGLE: Final = ("job", "model", "version", "evaluation", "dataset")
+LISTS: Final = ("models", "models_ready", "versions")
 
 
-async def _things(dsn: str) -> dict[str, list[Any]]:
+class _Asking:
+    """Asks about random things at random points."""
+
+    def __init__(
+        self, queries: Queries, feed: Feed, events: int, things: Mapping[str, list[Thing]]
+    ) -> None:
+        self._queries = queries
+        self._feed = feed
+        self._events = events
+        self._things = things
+        self._chance = random.Random(SEED)
+
+    async def times(self, kind: str, ask: Question) -> dict[str, float]:
+        return _of([await self._time(kind, ask) for _ in range(TIMES)])
+
+    async def _time(self, kind: str, ask: Question) -> float:
+        thing = self._chance.choice(self._things[kind])
+        past = Past(self._queries, self._feed, thing[0])
+        point = str(self._chance.randint(1, self._events))
+        if (
+            self._chance.random() < 0.5
+        ):  # events of the bench are a second apart, also in the future
+            row = await self._queries.event(thing[0], int(point))
+            point = row.time.isoformat() if row and row.time < datetime.now(UTC) else point
+        began = time.perf_counter()
+        await ask(self._queries.at(await past.point(point)), thing)
+        return time.perf_counter() - began
+
+    async def differences(self) -> dict[str, float]:
+        took = []
+        for _ in range(TIMES // 10):
+            workspace, _ = self._chance.choice(self._things["model"])
+            since, until = sorted(self._chance.sample(range(self._events + 1), 2))
+            began = time.perf_counter()
+            await self._queries.changes(workspace, since, until).page(range(len(KINDS)), None, PAGE)
+            took.append(time.perf_counter() - began)
+        return _of(took)
+
+
+async def _things(dsn: str) -> dict[str, list[Thing]]:
     connection = await asyncpg.connect(dsn)
     try:
         return {
             table.name: [
-                row[0] for row in await connection.fetch(f"SELECT id FROM {table.fullname}")
-            ]  # noqa: S608 - our own name
+                (row[0], row[1])
+                for row in await connection.fetch(f"SELECT workspace, id FROM {table.fullname}")  # noqa: S608 - our own name
+            ]
             for table in (t.job, t.model, t.evaluation, t.dataset)
         }
     finally:

@@ -78,7 +78,6 @@ async def _events(settings: Settings, count: int, refs: list[dict[str, object]])
                 "resource_id": str(UUID(int=number)),
             }
             body |= {
-                "path": None,
                 "expires_at": "2030-01-01T00:00:00Z",
                 "padding": os.urandom(90).hex(),
             }

@@ -17,6 +17,9 @@ from nats.errors import Error as NatsError
 from finetrail.stack.errors import StackError
 
 CHUNK: Final = 512 * 1024  # bytes a message: half of what the server takes
+# Of a restore. The server writes what it is given to the disk at once (`sync_interval: always`) and
+# gives up on a piece that takes more than 5 s, which half a megabyte can on a busy disk.
+PIECE: Final = 32 * 1024
 ASK_S: Final = 30.0  # a large stream is looked through before the first chunk comes
 SILENCE_S: Final = 60.0  # without a chunk; a slow disk takes its time
 NOT_FOUND: Final = 404

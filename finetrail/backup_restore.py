@@ -4,6 +4,8 @@ The log keeps its sequences, so positions of readers and projections mean what t
 made last: until it is there the stack counts as empty, whatever else was written.
 """
 
+import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -24,6 +26,7 @@ from finetrail.stack.state import StackPaths, load_secrets, write_private
 from finetrail.stack.supervisor import EmbeddedStack
 
 PAGE: Final = 500
+SELDOM: Final = "2m"  # every write of its own would make a restore a hundred times as long
 BLOB: Final = "blobs/sha256/"
 NAMED: Final = 3
 
@@ -60,7 +63,7 @@ async def restore(
     await backup.check(report)
     report(f"verified  {len(manifest.files)} files, {manifest.size:,} bytes")
     same_keys = _bring_secrets(settings, backup, passphrase, new_keys=new_keys)
-    async with EmbeddedStack(settings, report=report) as stack:
+    async with EmbeddedStack(settings, report=report, sync_interval=SELDOM) as stack:
         await backup_database.check_empty(stack.settings.postgres_dsn)
         async with admin_connection(stack.settings) as nc:
             await _check_log_empty(nc)
@@ -77,6 +80,7 @@ async def restore(
         report(f"log       complete to {last}; every blob that it names is there")
         if same_keys and settings.nats.url is None:
             stack.paths.first_start_done.touch()  # else an admin key would be made once more
+    await asyncio.to_thread(os.sync)  # what the servers have written; nothing counts before this
     return Restored(last, blobs, rows, same_keys)
 
 
@@ -190,7 +194,7 @@ async def _streams(nc: Client, settings: Settings, backup: BackupReader, report:
             if key in wanted[part.name]:
                 config[key] = wanted[part.name][key]
         done = await backup_log.restore(
-            nc, config, part.state, backup.read(part.file, backup_log.CHUNK)
+            nc, config, part.state, backup.read(part.file, backup_log.PIECE)
         )
         last = done["state"]["last_seq"]
         if last < part.last_sequence:

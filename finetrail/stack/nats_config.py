@@ -21,15 +21,26 @@ OWN: Final[tuple[NatsRole, ...]] = (
     "delivery",
 )
 
+AT_ONCE: Final = "always"  # an acknowledged append survives a power cut
+
 _keys: Final = TypeAdapter(dict[str, str])
 
 
-def write_config(paths: StackPaths, known: Secrets, agent_id: str, host: str, port: int) -> None:
+def write_config(
+    paths: StackPaths,
+    known: Secrets,
+    agent_id: str,
+    host: str,
+    port: int,
+    *,
+    sync_interval: str = AT_ONCE,
+) -> None:
     """Write it with the agents that have joined by now; a running server reads it at SIGHUP."""
     # The server's configuration language contains JSON.
     config = server_config(
         known.nats.of_role, agent_id, f"{host}:{port}", str(paths.nats), read_joined(paths)
     )
+    config["jetstream"]["sync_interval"] = sync_interval
     write_private(paths.nats_config, json.dumps(config, indent=2))
 
 
@@ -79,7 +90,7 @@ def server_config(
         "max_payload": MAX_PAYLOAD,
         "jetstream": {
             "store_dir": store,
-            "sync_interval": "always",  # an acknowledged append survives a power cut
+            "sync_interval": AT_ONCE,
             "max_file_store": MAX_STORE,
         },
         "accounts": accounts([user(role) for role in OWN], agents, [user("subscriber")]),

@@ -79,8 +79,10 @@ class EmbeddedStack:
         roles: Sequence[Role] = (),
         prepare_tables: OnSettings | None = None,
         report: Report = silent,
+        sync_interval: str = nats_config.AT_ONCE,
     ) -> None:
         self._given = settings
+        self._sync_interval = sync_interval  # of NATS; whoever fills it at once syncs at the end
         self._roles = roles
         self._prepare_tables = prepare_tables
         self._report = report
@@ -197,7 +199,14 @@ class EmbeddedStack:
         program = nats_server.find_server()
         listen = self.settings.nats.listen
         nats_config.take_over_store(self.paths.nats)
-        nats_config.write_config(self.paths, known, self.settings.agent_id, listen, port)
+        nats_config.write_config(
+            self.paths,
+            known,
+            self.settings.agent_id,
+            listen,
+            port,
+            sync_interval=self._sync_interval,
+        )
         spec = ProcessSpec(
             name="nats",
             command=(str(program), "-c", str(self.paths.nats_config)),
@@ -218,7 +227,14 @@ class EmbeddedStack:
                 return  # a server of the user's own has users of the user's own
             nats_config.write_joined(paths, joined)
             listen = settings.nats.listen
-            nats_config.write_config(paths, known, settings.agent_id, listen, nats_port)
+            nats_config.write_config(
+                paths,
+                known,
+                settings.agent_id,
+                listen,
+                nats_port,
+                sync_interval=self._sync_interval,
+            )
             for process in self._running:
                 if process.spec.name == "nats":
                     process.reload()

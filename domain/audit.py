@@ -5,6 +5,7 @@
 
 import hashlib
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ KEY_ID_DIGITS: Final = 16
 
 Header = tuple[bytes, bytes]  # name, value
 
+_u32: Final = struct.Struct(">I").pack
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -175,12 +177,12 @@ def event_hash(
         EVENT,
         previous,
         sequence.to_bytes(8, "big"),
-        len(subject).to_bytes(4, "big"),
+        _u32(len(subject)),
         subject,
-        len(headers).to_bytes(4, "big"),
+        _u32(len(headers)),
     ]
     for name, value in headers:
-        parts += (len(name).to_bytes(4, "big"), name, len(value).to_bytes(4, "big"), value)
+        parts += (_u32(len(name)), name, _u32(len(value)), value)
     parts.append(data_sha256)
     return hashlib.sha256(b"".join(parts)).digest()
 

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -18,6 +18,8 @@ from finetrail.blobs import open_blobs
 from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
 from projections import archive_store as store
+
+FAST: Final = 1  # a fifth larger than with the usual 6, in a third of the time
 
 Place = int | datetime  # a sequence, or a time
 
@@ -53,7 +55,7 @@ async def export(settings: Settings, wanted: Wanted, path: Path) -> Exported:
     with _taken(path) as aside:
         async with open_archive(settings) as connection:
             with (
-                zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive,
+                zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=FAST) as archive,
                 closing(BundleWriter(archive, data=wanted.data)) as writer,
             ):
                 blobs = await _write(settings, wanted, connection, writer)

@@ -229,6 +229,25 @@ class PostgresWebhookStore:
                 _attempt(one) for one in await connection.fetch(find, webhook_id, before, limit)
             ]
 
+    async def mark_read(self, workspace: str, key_id: str, ids: Sequence[str]) -> int:
+        """Note that this key has read these notifications; give how many it had not before."""
+        put = (
+            "INSERT INTO state.notification_read (workspace, key_id, notification) "
+            "SELECT $1, $2, unnest($3::text[]) ON CONFLICT DO NOTHING RETURNING 1"
+        )
+        async with self._connection() as connection:
+            return len(await connection.fetch(put, workspace, key_id, list(dict.fromkeys(ids))))
+
+    async def marked_read(self, workspace: str, key_id: str, ids: Sequence[str]) -> frozenset[str]:
+        """Which of these notifications this key has read."""
+        find = (
+            "SELECT notification FROM state.notification_read "
+            "WHERE workspace = $1 AND key_id = $2 AND notification = ANY($3)"
+        )
+        async with self._connection() as connection:
+            found = await connection.fetch(find, workspace, key_id, list(ids))
+        return frozenset(one["notification"] for one in found)
+
     async def forget(self, webhook_id: UUID) -> None:
         """Keep nothing of a webhook that was removed."""
         async with self._connection() as connection, connection.transaction():

@@ -72,6 +72,7 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             requests=PostgresRequestStore(settings.postgres_dsn),
             webhooks=webhooks,
             sender=sender,
+            marks=webhooks,
             metrics=metrics.page,
         )
         metrics.add(REGISTRY)

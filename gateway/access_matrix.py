@@ -75,6 +75,8 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         ("GET", f"{_API}/dead-letters/{{sequence}}"): "admin",
         ("POST", f"{_API}/dead-letters/{{sequence}}/retry"): "admin",
         ("POST", f"{_API}/dead-letters/{{sequence}}/discard"): "admin",
+        ("GET", f"{_API}/notifications"): "viewer",
+        ("POST", f"{_API}/notifications/read"): "viewer",
         ("GET", f"{_API}/webhooks"): "viewer",
         ("POST", f"{_API}/webhooks"): "admin",
         ("GET", f"{_API}/webhooks/event-types"): "viewer",

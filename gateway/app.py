@@ -41,6 +41,7 @@ from gateway.log_chunks import ChunkIntake, LogChunksController
 from gateway.metrics import page
 from gateway.models import ModelsController
 from gateway.monitoring import Exposition, MetricsController, RequestsController
+from gateway.notifications import Notifications, NotificationsController
 from gateway.observing import observed
 from gateway.openai_api import errors as openai_errors
 from gateway.openai_api.generating import Generator
@@ -52,6 +53,7 @@ from gateway.ports import (
     CommandBus,
     Feed,
     Inference,
+    ReadMarks,
     RequestStore,
     WebhookSender,
     WebhookStore,
@@ -90,6 +92,7 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     RequestsController,
     DeadLettersController,
     WebhooksController,
+    NotificationsController,
 )
 
 
@@ -127,6 +130,7 @@ class Gateway:
         requests: RequestStore,
         webhooks: WebhookStore,
         sender: WebhookSender,
+        marks: ReadMarks,
         metrics: Callable[[], bytes] = page,
     ) -> None:
         workspace = config.workspace
@@ -181,6 +185,7 @@ class Gateway:
             "statistics": self.statistics,
             "exposition": Exposition(metrics),
             "letters": Letters(feed, workspace),
+            "notifications": Notifications(queries, Letters(feed, workspace), marks, workspace),
             "care": WebhookCare(
                 webhooks, sender, config.pepper, allow_private=config.private_webhooks
             ),

@@ -184,3 +184,15 @@ class WebhookSender(Protocol):
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Post once and say what came of it."""
         ...
+
+
+class ReadMarks(Protocol):
+    """What somebody has read of what they were told; ``ConnectionError`` while it is away."""
+
+    async def mark_read(self, workspace: str, key_id: str, ids: Sequence[str]) -> int:
+        """Give how many were not marked before."""
+        ...
+
+    async def marked_read(self, workspace: str, key_id: str, ids: Sequence[str]) -> frozenset[str]:
+        """Which of these were marked."""
+        ...

@@ -21,6 +21,7 @@ from finetrail.cli import (
     keys,
     log,
     models,
+    notifications,
     past,
     rebuild,
     requests,
@@ -66,7 +67,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(feed.app, name="feed")
 app.add_typer(webhooks.app, name="webhooks")
-for module in (roles, jobs, models, chat, log, past, rebuild, requests):
+for module in (roles, jobs, models, chat, log, past, rebuild, requests, notifications):
     module.register(app)
 
 

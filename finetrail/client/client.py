@@ -11,6 +11,7 @@ from finetrail.client.dead_letters import DeadLetterCalls
 from finetrail.client.jobs import JobCalls
 from finetrail.client.log import LogCalls
 from finetrail.client.monitoring import MonitoringCalls
+from finetrail.client.notifications import NotificationCalls
 from finetrail.client.past import PastCalls
 from finetrail.client.registry import RegistryCalls
 from finetrail.client.transport import Transport
@@ -29,6 +30,7 @@ class Client(
     MonitoringCalls,
     PastCalls,
     WebhookCalls,
+    NotificationCalls,
 ):
     """A connection to one server as one API key; threads may share it.
 

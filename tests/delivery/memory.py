@@ -106,6 +106,7 @@ class MemoryStore:
         self.rows: dict[tuple[UUID, int], Delivery] = {}
         self.log: list[Attempt] = []
         self.positions: dict[str, int] = {}
+        self.read: set[tuple[str, str]] = set()
         self.away = False
 
     @asynccontextmanager
@@ -205,6 +206,16 @@ class MemoryStore:
         numbered = [replace(one, id=number) for number, one in enumerate(self.log, 1)]
         mine = [one for one in numbered if one.webhook_id == webhook_id]
         return [one for one in mine[::-1] if before is None or one.id < before][:limit]
+
+    async def mark_read(self, _workspace: str, key_id: str, ids: Sequence[str]) -> int:
+        self._ask()
+        new = {(key_id, id_) for id_ in ids} - self.read
+        self.read |= new
+        return len(new)
+
+    async def marked_read(self, _workspace: str, key_id: str, ids: Sequence[str]) -> frozenset[str]:
+        self._ask()
+        return frozenset(id_ for id_ in ids if (key_id, id_) in self.read)
 
     async def prune(self, now: datetime, used: Collection[tuple[UUID, str]]) -> None:
         """Nothing grows old here."""

@@ -215,6 +215,32 @@ async def test_handlers_take_commands_append_events_and_reply(running: EmbeddedS
         assert left == 0
 
 
+async def test_delivery_reads_events_and_may_say_only_that_a_webhook_is_gone(
+    running: EmbeddedStack,
+) -> None:
+    async with connected(running, "delivery") as delivery:
+        for subject in (
+            f"commands.delivery.{W}.webhook.{ID}",
+            "dead.webhooks.job",
+            "$JS.API.STREAM.INFO.EVENTS",
+            "$JS.API.DIRECT.GET.EVENTS",
+        ):
+            assert await delivery.may_publish(subject), subject
+        for subject in (
+            f"events.{W}.job.{ID}",
+            f"commands.delivery.{W}.job.{ID}",
+            f"commands.gateway.{W}.webhook.{ID}",
+            "dead.commands.job",
+            "retry.webhooks",
+            "$JS.API.CONSUMER.CREATE.EVENTS.mine",
+            "$JS.API.STREAM.INFO.COMMANDS",
+        ):
+            assert not await delivery.may_publish(subject), subject
+        assert await delivery.may_subscribe("live.events.>")
+        assert not await delivery.may_subscribe("live.telemetry.>")
+        assert not await delivery.may_subscribe("commands.>")
+
+
 async def test_projections_read_the_log_and_write_the_feed_alone(running: EmbeddedStack) -> None:
     async with connected(running, "handlers") as handlers:
         await handlers.nc.jetstream().publish(f"events.{W}.model.{ID}", b"1")

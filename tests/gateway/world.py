@@ -471,6 +471,13 @@ class MemoryQueries(Queries):
     async def keys(self, workspace: str) -> list[key_rows.AccessKeyRow]:
         return await self._fold(key_rows.VIEW)
 
+    async def notable(
+        self, workspace: str, types: Sequence[str], *, before: int | None, limit: int
+    ) -> list[event_rows.TimelineRow]:
+        found = [event_rows.told(one) for one in await self._recorded()]
+        chosen = [one for one in found if one.type in types]
+        return [one for one in chosen[::-1] if before is None or one.sequence < before][:limit]
+
     async def webhooks(self, workspace: str) -> list[webhook_rows.WebhookRow]:
         return [row for row in await self._fold(webhook_rows.VIEW) if row.status != "removed"]
 
@@ -664,6 +671,7 @@ class World:
             requests=self.requests,
             webhooks=self.webhooks,
             sender=self.receivers,
+            marks=self.webhooks,
         )
 
     async def issue_keys(self) -> None:

@@ -166,7 +166,7 @@ def past_is_known(
 def missing(queries: Readable, what: str) -> Problem:
     if queries.sequence is None:
         return Problem("not_found", f"There is no {what}.")
-    return Problem("not_found", f"There was no {what} yet at sequence {queries.sequence}.")
+    return Problem("not_found", f"There was no {what} at sequence {queries.sequence}.")
 
 
 def _said(response: Response[R], sequence: int | None) -> Response[R]:

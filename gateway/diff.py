@@ -20,6 +20,7 @@ from projections.changes import KINDS, Changed, Place
 CURSOR: Final = re.compile(r"([0-9])\.([0-9]{1,19})\.([0-9]{1,19})-([0-9]{1,19})")
 # What places a row, and says nothing of the thing.
 _BOOKKEEPING: Final = frozenset({"workspace", "created_sequence", "sequence"})
+_GONE: Final = frozenset({"deleted", "removed"})
 
 From = Annotated[str | None, QueryParameter(name="from", max_length=40, description=f"The earlier point: {WHAT}. 0 is before everything.")]  # fmt: skip
 To = Annotated[str | None, QueryParameter(name="to", max_length=40, description="The later point; now if left out.")]  # fmt: skip
@@ -140,8 +141,8 @@ def difference(one: Changed) -> Difference:
 def _change(one: Changed) -> Literal["created", "changed", "deleted"]:
     if one.before is None:
         return "created"
-    gone = one.after.status == "deleted" if hasattr(one.after, "status") else False
-    return "deleted" if gone and one.before.status != "deleted" else "changed"
+    was, now = (getattr(row, "status", None) in _GONE for row in (one.before, one.after))
+    return "deleted" if now and not was else "changed"
 
 
 def _fields(before: Any, after: Any, left_out: set[str]) -> list[FieldChange]:
@@ -156,8 +157,9 @@ def _fields(before: Any, after: Any, left_out: set[str]) -> list[FieldChange]:
 
 
 def _name(row: Any) -> str:
-    """What people call it: its own name, or that of its model."""
-    if hasattr(row, "name"):
-        return str(row.name)
+    """What people call it: its own name or address, or that of its model."""
+    for named in ("name", "url"):
+        if hasattr(row, named):
+            return str(getattr(row, named))
     number = getattr(row, "number", None)
     return row.model if number is None else f"{row.model} {number}"

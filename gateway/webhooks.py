@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import Controller, delete, get, patch, post
+from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
@@ -24,11 +24,12 @@ from domain.webhooks.commands import (
 )
 from domain.webhooks.deliveries import Attempt, Outcome
 from domain.webhooks.messages import shown_url
+from gateway.as_of import Readable, Shown, missing
 from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, require_revision
 from gateway.pages import Cursor, Limit, Page, decode_cursor, page_of
 from gateway.ports import Feed
-from gateway.problems import Problem, invalid
+from gateway.problems import invalid
 from gateway.webhook_care import AGGREGATES, TYPES, Standing, WebhookCare, require_types
 from projections.queries import Queries
 from projections.webhooks import WebhookRow
@@ -86,7 +87,7 @@ class Webhook(msgspec.Struct):
     old_key_id: str | None
     old_key_valid_until: datetime | None
     cursor: int | None
-    waiting: int
+    waiting: int | None
     created_at: datetime
     created_by: str
     sequence: int
@@ -137,14 +138,17 @@ class WebhooksController(Controller):
     @get("/")
     async def list_webhooks(
         self,
-        queries: NamedDependency[Queries],
+        shown: NamedDependency[Shown],
         care: NamedDependency[WebhookCare],
         workspace: NamedDependency[str],
-    ) -> Page[Webhook]:
-        """In the order in which they were added, with how far each has come."""
-        standing = await care.standing()
-        rows = await queries.webhooks(workspace)
-        return Page([webhook_answer(row, standing) for row in rows])
+    ) -> Response[Page[Webhook]]:
+        """In the order in which they were added, with how far each has come.
+
+        With `as_of`, `cursor` and `waiting` are null: how far one had come is not in the log.
+        """
+        standing = await care.standing() if shown.queries.sequence is None else None
+        rows = await shown.queries.webhooks(workspace)
+        return shown.whole([webhook_answer(row, standing) for row in rows])
 
     @get("/event-types")
     async def event_types(self) -> Page[str]:
@@ -181,13 +185,14 @@ class WebhooksController(Controller):
     async def webhook(
         self,
         webhook_id: FromPath[UUID],
-        queries: NamedDependency[Queries],
+        shown: NamedDependency[Shown],
         care: NamedDependency[WebhookCare],
         workspace: NamedDependency[str],
-    ) -> Webhook:
+    ) -> Response[Webhook]:
         """One of them, with how far it has come."""
-        row = await require_webhook(queries, workspace, webhook_id)
-        return webhook_answer(row, await care.standing())
+        row = await require_webhook(shown.queries, workspace, webhook_id)
+        standing = await care.standing() if shown.queries.sequence is None else None
+        return shown.answered(webhook_answer(row, standing))
 
     @patch("/{webhook_id:uuid}")
     async def change(
@@ -358,15 +363,15 @@ async def _position(data: ReplayBody, queries: Queries, feed: Feed, workspace: s
     return after
 
 
-async def require_webhook(queries: Queries, workspace: str, webhook_id: UUID) -> WebhookRow:
+async def require_webhook(queries: Readable, workspace: str, webhook_id: UUID) -> WebhookRow:
     row = await queries.webhook(workspace, webhook_id)
     if row is None or row.status == "removed":
-        raise Problem("not_found", f"There is no webhook {webhook_id}.")
+        raise missing(queries, f"webhook {webhook_id}")
     return row
 
 
-def webhook_answer(row: WebhookRow, standing: Standing, done: Done | None = None) -> Webhook:
-    cursor = standing.cursors.get(row.id)
+def webhook_answer(row: WebhookRow, standing: Standing | None, done: Done | None = None) -> Webhook:
+    cursor = standing.cursors.get(row.id) if standing else None
     return Webhook(
         id=row.id,
         url=row.url,
@@ -379,7 +384,7 @@ def webhook_answer(row: WebhookRow, standing: Standing, done: Done | None = None
         old_key_id=row.old_key_id,
         old_key_valid_until=row.old_key_valid_until,
         cursor=cursor.sequence if cursor else None,
-        waiting=standing.waiting.get(row.id, 0),
+        waiting=standing.waiting.get(row.id, 0) if standing else None,
         created_at=row.created_at,
         created_by=row.created_by,
         sequence=row.sequence,

@@ -18,6 +18,7 @@ from projections import (
     jobs,
     model_versions,
     models,
+    webhooks,
 )
 from projections import tables as t
 from projections.past import folded, its_job, job_events, other_types, recorded, state_at
@@ -42,6 +43,7 @@ KINDS: Final = (
     Kind("evaluation", evaluations.VIEW),
     Kind("agent", agents.VIEW),
     Kind("access", access_keys.VIEW),
+    Kind("webhook", webhooks.VIEW),
 )
 
 

@@ -1,7 +1,7 @@
 """Every question that is asked of the read model; each one names the workspace it is asked in."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -27,7 +27,6 @@ from projections.registry import (
     page_of,
 )
 from projections.timeline import TimelineRow
-from projections.webhooks import WebhookRow
 from projections.work_items import WorkItemRow
 
 STATEMENT_TIMEOUT_S: Final = 5  # a page is read in milliseconds; more means trouble
@@ -199,15 +198,15 @@ class Queries(RegistryQueries):
         ready = and_(table.c.workspace == workspace, table.c.status == "ready")
         return bool(await self._all(select(table.c.id).where(ready, or_(adapter, base)).limit(1)))
 
-    async def webhooks(self, workspace: str) -> list[WebhookRow]:
-        """Those that are there, oldest first."""
-        table = t.webhook
-        mine = select(table).where(table.c.workspace == workspace, table.c.status != "removed")
-        return await self._rows(WebhookRow, mine.order_by(table.c.created_sequence))
-
-    async def webhook(self, workspace: str, webhook_id: UUID) -> WebhookRow | None:
-        """One of them, also when it was removed."""
-        return await self._one(WebhookRow, by_id(t.webhook, workspace, webhook_id))
+    async def notable(
+        self, workspace: str, types: Sequence[str], *, before: int | None, limit: int
+    ) -> list[TimelineRow]:
+        """Events of these types, newest first."""
+        table = t.timeline
+        chosen = select(table).where(table.c.workspace == workspace, table.c.type.in_(types))
+        if before is not None:
+            chosen = chosen.where(table.c.sequence < before)
+        return await self._rows(TimelineRow, chosen.order_by(table.c.sequence.desc()).limit(limit))
 
     async def queue(self, workspace: str) -> list[QueueItem]:
         """What is assigned and what waits, in order of arrival."""

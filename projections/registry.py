@@ -33,6 +33,7 @@ from projections.model_filter import ALL_MODELS, ModelFilter, with_filter
 from projections.model_versions import VersionRow
 from projections.models import ModelRow
 from projections.postgres import AWAY
+from projections.webhooks import WebhookRow
 
 # The tables are being made or filled: 42P01 no such table, 3F000 no such schema; 42703 no such column,
 # in those of an older build, which are read until this one's are filled.
@@ -58,9 +59,12 @@ class Tables:
     evaluation: FromClause
     agent: FromClause
     access_key: FromClause
+    webhook: FromClause
 
 
-NOW: Final = Tables(t.dataset, t.model, t.model_version, t.evaluation, t.agent, t.access_key)
+NOW: Final = Tables(
+    t.dataset, t.model, t.model_version, t.evaluation, t.agent, t.access_key, t.webhook
+)
 
 
 class Asking:
@@ -202,6 +206,16 @@ class RegistryQueries(Asking):
         table = self._t.access_key
         mine = select(table).where(table.c.workspace == workspace)
         return await self._rows(AccessKeyRow, mine.order_by(table.c.created_sequence))
+
+    async def webhooks(self, workspace: str) -> list[WebhookRow]:
+        """Those that are there, oldest first."""
+        table = self._t.webhook
+        mine = select(table).where(table.c.workspace == workspace, table.c.status != "removed")
+        return await self._rows(WebhookRow, mine.order_by(table.c.created_sequence))
+
+    async def webhook(self, workspace: str, webhook_id: UUID) -> WebhookRow | None:
+        """One of them, also when it was removed."""
+        return await self._one(WebhookRow, by_id(self._t.webhook, workspace, webhook_id))
 
 
 def by_id(table: FromClause, workspace: str, id_: UUID) -> Select[Any]:

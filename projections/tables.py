@@ -354,6 +354,8 @@ webhook = Table(
     Column("created_by", Text, nullable=False),
 )
 
+webhook_history = _states(webhook)
+
 timeline = Table(
     "timeline",
     metadata,

@@ -103,4 +103,5 @@ VIEW = View(
     _key,
     project,
     wants=events_of("webhook"),
+    history=tables.webhook_history,
 )

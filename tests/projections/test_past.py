@@ -80,6 +80,7 @@ def history(chance: random.Random) -> list[h.Stored]:
         h.whole_life("six", model="third", end="running"),
         iter([h.dataset_registered("tickets"), h.dataset_validated("tickets")]),
         iter([h.chat_registered("chat"), h.chat_validated("chat")]),
+        iter(h.whole_life_of_a_webhook()),
         iter([h.invited(), h.joined(), h.enrolled()]),
         iter([h.key_issued(), h.key_issued("aaaaaaaa"), KeyRevoked(key_id="aaaaaaaa")]),
     ]
@@ -98,6 +99,7 @@ async def shown(queries: Queries | PastQueries, names: Sequence[str]) -> Shown:
         "evaluations": await queries.evaluations(W, limit=ALL),
         "agents": await queries.agents(W),
         "keys": await queries.keys(W),
+        "webhook": await queries.webhook(W, h.id_of("webhook", "chat")),
         "by name": await queries.model(W, "intents"),
     }
     for name in ("intents", "other"):

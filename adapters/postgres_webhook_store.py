@@ -66,7 +66,7 @@ class PostgresWebhookStore:
             self._pool.terminate()
 
     @asynccontextmanager
-    async def owned(self) -> AsyncIterator["asyncio.Task[None] | None"]:
+    async def owned(self, workspace: str) -> AsyncIterator["asyncio.Task[None] | None"]:
         """Be the one that delivers, or None where somebody else is; the task fails when it ends."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
@@ -76,7 +76,7 @@ class PostgresWebhookStore:
         except _AWAY as error:
             raise _away(error) from error
         try:
-            if not await _locked(connection):
+            if not await _locked(connection, workspace):
                 yield None
                 return
             watching = asyncio.create_task(_watch(connection))
@@ -258,9 +258,10 @@ class PostgresWebhookStore:
                 )
 
     async def prune(self, now: datetime, used: Collection[tuple[UUID, str]]) -> None:
-        """Drop what is too old, and secrets that are none of the used ones."""
+        """Drop what is too old, and secrets of the same webhooks that are none of the used ones."""
         unused = (
-            "DELETE FROM state.webhook_secret s WHERE made_at < $1 AND NOT EXISTS ("
+            "DELETE FROM state.webhook_secret s WHERE made_at < $1 "
+            "AND webhook_id = ANY($2) AND NOT EXISTS ("
             "SELECT FROM unnest($2::uuid[], $3::text[]) AS u (webhook_id, id) "
             "WHERE u.webhook_id = s.webhook_id AND u.id = s.id)"
         )
@@ -308,9 +309,10 @@ async def make_tables(connection: "asyncpg.pool.PoolConnectionProxy[Any]") -> No
         await connection.execute(MAKE)
 
 
-async def _locked(connection: "asyncpg.Connection[Any]") -> bool:
+async def _locked(connection: "asyncpg.Connection[Any]", workspace: str) -> bool:
     try:
-        return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _OWNING))
+        lock = "SELECT pg_try_advisory_lock($1, hashtext($2))"
+        return bool(await connection.fetchval(lock, _OWNING, workspace))
     except _AWAY as error:
         raise _away(error) from error
 

@@ -26,7 +26,6 @@ GRACE_S: Final = 1.0  # for what is under way; what is cut off is sent again
 STANDBY_S: Final = 1.0  # how soon a second process takes over
 RETRY_S: Final = (0.5, 1.0, 2.0, 5.0)
 BUG_S: Final = 30.0  # a bug that comes again every time is said often enough
-LETTERS: Final = "dead letters"
 AWAY: Final = (ConnectionError, StoreUnavailable, BusUnavailable)
 
 _log = logging.getLogger(__name__)
@@ -53,13 +52,14 @@ class Dispatch:
         self._reached = 0  # of the webhooks' events
         self._end = 0  # of the log
         self._wake = asyncio.Event()
+        self._letters = f"dead letters {means.workspace}"  # name of a position
 
     async def run(self) -> None:
         """Deliver for ever, through absences of the log and the database."""
         failures = 0
         while True:
             try:
-                async with self._means.store.owned() as watching:
+                async with self._means.store.owned(self._means.workspace) as watching:
                     if watching is not None:
                         _log.info("webhooks are delivered to by this process")
                         failures = 0
@@ -204,7 +204,7 @@ class Dispatch:
     async def _follow_letters(self) -> None:
         """Begin dead deliveries again that somebody wants to be retried."""
         store = self._means.store
-        reached = before = await store.position(LETTERS)
+        reached = before = await store.position(self._letters)
         async for recorded in self._events("dead_letter", min(before, self._end)):
             reached = recorded.sequence
             match recorded.event:
@@ -219,7 +219,7 @@ class Dispatch:
                 case _:
                     pass
         if reached != before:
-            await store.move(LETTERS, reached)
+            await store.move(self._letters, reached)
 
     async def _events(self, aggregate: str, after: int) -> AsyncIterator[Recorded[Event]]:
         """Those of one kind of aggregate behind a sequence; a newer writer's are passed over."""

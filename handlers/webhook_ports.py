@@ -63,7 +63,9 @@ class Sender(Protocol):
 class WebhookStore(Protocol):
     """What is kept beside the log; every call raises ``ConnectionError`` while it is away."""
 
-    def owned(self) -> AbstractAsyncContextManager["asyncio.Task[None] | None"]: ...
+    def owned(self, workspace: str) -> AbstractAsyncContextManager["asyncio.Task[None] | None"]:
+        """Be the one that delivers, or None where somebody else is; the task fails when it ends."""
+        ...
 
     async def secret(self, webhook_id: UUID, id_: str) -> str | None: ...
 

@@ -110,7 +110,7 @@ class MemoryStore:
         self.away = False
 
     @asynccontextmanager
-    async def owned(self) -> AsyncIterator["asyncio.Task[None] | None"]:
+    async def owned(self, _workspace: str) -> AsyncIterator["asyncio.Task[None] | None"]:
         watching: asyncio.Task[None] = asyncio.create_task(_for_ever())
         try:
             yield watching

@@ -5,7 +5,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Self
@@ -19,9 +19,10 @@ from typing_extensions import override
 from adapters.jetstream_publisher import JetStreamPublisher
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_feed import NatsFeed
-from adapters.postgres_webhook_store import PostgresWebhookStore
+from adapters.postgres_webhook_store import PostgresWebhookStore, StoreMoved
 from adapters.webhook_sender import WebhookSender
 from domain.jobs.events import JobCancelled
+from domain.webhooks.deliveries import Cursor, Delivery
 from domain.webhooks.events import WebhookAdded
 from domain.webhooks.messages import secret_text
 from finetrail import bootstrap
@@ -214,3 +215,47 @@ async def test_a_delivery_says_what_the_receiver_answered(connected: Connected) 
     assert found[0].answer.text == "ok"
     assert await connected.store.attempts(webhook_id, before=found[0].id) == []
     assert found[0].type == "job.cancelled"
+
+
+async def test_what_is_kept_beside_the_log_survives_and_is_forgotten(connected: Connected) -> None:
+    store, id_, now = connected.store, uuid4(), datetime.now(UTC)
+    assert await store.keep_secret(id_, KEY_ID, "first") == "first"
+    assert await store.keep_secret(id_, KEY_ID, "second") == "first"
+    await store.place(id_, Cursor(5, 5))
+    row = Delivery(id_, 6, f"msg_{id_.hex}", "job.failed", "events.default.job.x", now)
+    await store.take(id_, 5, 8, [row])
+    with pytest.raises(StoreMoved):
+        await store.take(id_, 5, 9, [])
+    assert await store.deliveries(id_) == [row]
+    assert (await store.cursors())[id_] == Cursor(8, 5)
+
+    await store.record(id_, [], [replace(row, status="dead")], [])
+    assert await store.deliveries(id_) == []
+    reopened = await store.reopen(row.message_id, 7, now)
+    assert reopened == replace(row, retry_of=7)
+    assert await store.reopen(row.message_id, 7, now) is None
+    await store.place(id_, Cursor(5, 9), again=True)
+    assert await store.deliveries(id_) == []
+
+    assert await store.mark_read("default", "k", ["1", "dead-2", "1"]) == 2
+    assert await store.mark_read("default", "k", ["1"]) == 0
+    assert await store.marked_read("default", "k", ["1", "3"]) == {"1"}
+    assert await store.marked_read("default", "other", ["1"]) == frozenset()
+
+    await store.prune(now + timedelta(days=2), [(id_, KEY_ID)])
+    assert await store.secret(id_, KEY_ID) == "first"
+    await store.prune(now + timedelta(days=2), [(uuid4(), KEY_ID)])
+    assert await store.secret(id_, KEY_ID) == "first"  # another workspace's
+    await store.prune(now + timedelta(days=2), [(id_, "key_of_another_secret")])
+    assert await store.secret(id_, KEY_ID) is None
+    await store.forget(id_)
+    assert await store.cursor(id_) is None
+
+
+async def test_one_process_delivers_and_another_waits(connected: Connected) -> None:
+    async with connected.store.owned("a") as first, connected.store.owned("a") as second:
+        assert first is not None
+        assert second is None
+    async with connected.store.owned("a") as third, connected.store.owned("b") as other:
+        assert third is not None
+        assert other is not None

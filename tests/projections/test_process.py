@@ -19,7 +19,7 @@ from finetrail.settings import Settings
 from finetrail.stack.supervisor import EmbeddedStack
 from projections.queries import open_queries
 from tests.projections import histories as h
-from tests.projections.support import all_rows
+from tests.projections.support import all_rows, eventually, execute
 
 pytestmark = pytest.mark.infra
 
@@ -126,6 +126,22 @@ async def test_whoever_owns_the_stack_has_views_filled_anew_while_it_runs(
 
         with pytest.raises(NoSuchView, match="perhaps one of timeline"):
             await anext(rebuild(stack.settings, "timelines"))
+
+
+async def test_tables_that_are_dropped_under_a_running_process_come_back(
+    stack: EmbeddedStack, dsn: str, admin: Client
+) -> None:
+    last = await append(admin, h.Log().add(*h.everything()).messages)
+    async with process(stack.settings), open_queries(dsn) as queries:
+        assert await queries.wait_for(last, 20)
+        before = await all_rows(dsn)
+
+        await execute(dsn, "DROP SCHEMA finetrail CASCADE")
+
+        async def back() -> bool:
+            return await all_rows(dsn) == before
+
+        await eventually(back)
 
 
 async def position_or_none(dsn: str) -> int | None:

@@ -289,14 +289,15 @@ async def test_waiting_for_what_does_not_come_ends_in_time(dsn: str, queries: Qu
     assert not await queries.wait_for(2, 0.05)
 
 
-async def test_a_stopped_projection_is_visible_to_whoever_asks(dsn: str, queries: Queries) -> None:
+async def test_a_parked_view_is_visible_to_whoever_asks(dsn: str, queries: Queries) -> None:
     (message,) = h.Log().add(h.dataset_registered("a")).messages
     await make_tables(dsn, step_metrics)
     await project(registry, ListSource([replace(message, data=b"{}")]), dsn)
 
     standing = {standing.name: standing for standing in await queries.projections()}
 
-    assert "event 1" in str(standing["registry"].error)
+    assert await queries.parked() == {"dataset": 1}
+    assert (standing["registry"].sequence, standing["registry"].error) == (1, None)
     assert standing["metrics"].error is None
 
 

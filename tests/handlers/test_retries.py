@@ -143,6 +143,15 @@ async def test_a_discarded_letter_is_gone_and_sent_nowhere() -> None:
     assert (box.letters, sent.messages) == ({}, [])
 
 
+async def test_a_delivery_to_a_webhook_is_begun_again_by_whoever_delivers() -> None:
+    box, sent = Box({7: Kept("webhooks", {}, b"{}")}), Sent()
+    letter = LETTER.model_copy(update={"kind": "webhooks"})
+
+    await Retries(box, sent).carry_out(happened(DeadLetterRetried(letter=letter, reason="")))
+
+    assert (box.letters, sent.messages) == ({}, [])
+
+
 async def test_a_letter_of_an_older_build_still_knows_where_its_original_was() -> None:
     older = {"dead-subject": LETTER.subject, "Nats-Msg-Id": "dead.reactions.42"}
     sent = Sent()

@@ -210,6 +210,20 @@ async def test_an_attempt_is_expired_once(inside: Inside, scheduler: Scheduler, 
     assert inside.commands().count("ExpireLease") == 1
 
 
+async def test_what_is_taken_back_says_by_which_event_it_was_given(
+    inside: Inside, scheduler: Scheduler, time: Time
+) -> None:
+    await running(inside, scheduler)
+    everything = await inside.store.everything()
+    (given,) = [one for one in everything if isinstance(one.event, WorkAssigned)]
+    time.passes(11)
+
+    await scheduler.tick()
+
+    (expire,) = [one for one in inside.bus.sent if type(one.command).__name__ == "ExpireLease"]
+    assert (expire.causation_id, expire.correlation_id) == (given.id, given.correlation_id)
+
+
 async def test_a_lost_evaluation_is_taken_back_too(
     inside: Inside, scheduler: Scheduler, time: Time
 ) -> None:

@@ -15,7 +15,7 @@ class Heard:
     def __init__(self) -> None:
         self.said: list[Envelope[Command]] = []
 
-    async def send(self, envelope: Envelope[Command], *, timeout_s: float) -> Outcome:
+    async def send(self, envelope: Envelope[Command], *, timeout_s: float = 10.0) -> Outcome:
         assert timeout_s > 0
         self.said.append(envelope)
         return Outcome(status="recorded", sequence=len(self.said))

@@ -80,14 +80,21 @@ def readiness(feed: Feed, queries: Queries, keyring: Keyring) -> Readiness:
             return _away("event log", error)
         return None
 
+    there_at_first: int | None = None  # all of this has to be read once, however short the log is
+    caught_up = False
+
     async def read_model() -> str | None:
+        nonlocal there_at_first, caught_up
         try:
-            behind = (await feed.state("EVENTS")).last - await queries.position()
+            last, position = (await feed.state("EVENTS")).last, await queries.position()
         except ReadModelUnavailable as error:
             return _away("read model", error)
         except StoreUnavailable:
             return "how far it is behind cannot be told"
-        return f"it is {behind:,} events behind" if behind > MAX_LAG else None
+        there_at_first = last if there_at_first is None else there_at_first
+        caught_up = caught_up or position >= there_at_first
+        behind = last - position
+        return None if caught_up and behind <= MAX_LAG else f"it is {behind:,} events behind"
 
     async def keys() -> str | None:
         return None if keyring.loaded else "not read from the log yet"

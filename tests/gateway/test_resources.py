@@ -559,3 +559,26 @@ def test_a_cursor_is_read_as_it_was_written() -> None:
     assert decode_cursor(None) is None
     with pytest.raises(Problem):
         decode_cursor("AAAA====")
+
+
+async def test_nobody_is_let_in_before_a_short_log_too_has_become_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restore: an empty read model is not a thousand events behind, and shows nothing."""
+    reached = 0
+
+    async def position(name: str = "registry") -> int:
+        return reached
+
+    monkeypatch.setattr(world.queries, "position", position)
+    last = (await world.feed.state("EVENTS")).last
+    assert last > 0
+    async with world.client(None) as client:
+        empty = await client.get("/health/ready")
+        reached = last
+        filled = await client.get("/health/ready")
+        reached = last - 1
+        behind = await client.get("/health/ready")
+
+    assert [empty.status_code, filled.status_code, behind.status_code] == [503, 200, 200]
+    assert f"{last} events behind" in empty.json()["detail"]

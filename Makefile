@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 #   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo up test test-fast test-crash test-cluster test-docs test-fuzz test-log test-webhooks lint format bench clean
+.PHONY: setup demo up test test-fast test-crash test-cluster test-docs test-fuzz test-past test-log test-webhooks lint format bench clean
 
 setup: $(STAMP)
 
@@ -59,6 +59,10 @@ test-log: setup
 # A receiver that is down for a simulated hour and 10,000 events, and kills of whoever delivers; a minute.
 test-webhooks: setup
 	FINETRAIL_TEST_WEBHOOK_EVENTS=10000 $(BIN)/pytest tests/delivery $(ARGS)
+
+# The past at a thousand random points against what was shown of it; about five minutes.
+test-past: setup
+	$(BIN)/python -m tests.projections.points $(ARGS)
 
 # Every route as every role, with what its description allows and what it does not.
 test-fuzz: setup

@@ -60,7 +60,7 @@ test-log: setup
 test-webhooks: setup
 	FINETRAIL_TEST_WEBHOOK_EVENTS=10000 $(BIN)/pytest tests/delivery $(ARGS)
 
-# The past at a thousand random points against what was shown of it; about five minutes.
+# The past at a thousand random points against what was shown of it; about a minute.
 test-past: setup
 	$(BIN)/python -m tests.projections.points $(ARGS)
 

@@ -2,7 +2,7 @@
 
     python -m tests.projections.points [POINTS [LIVES]]
 
-The long form of `test_past`, on servers of its own; about five minutes for 1,000 points.
+The long form of `test_past`, on servers of its own; about a minute for 1,000 points.
 """
 
 import asyncio

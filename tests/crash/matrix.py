@@ -34,6 +34,7 @@ VICTIMS: Final = ("gateway", "handlers", "projections", "agent", "nats", "postgr
 TRAINING: Final = {"epochs": 2, "batch_size": 8, "checkpoint_every": 4, "max_length": 32}
 ROWS_PER_LABEL: Final = 10
 RECOVER_S: Final = 120.0
+ARCHIVE_S: Final = 1.0  # often, so that deaths fall into it
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ class Matrix:
         with mock.patch.dict(os.environ, self._stack.environment):
             dsn = resolve_settings(Settings()).postgres_dsn
         ours = {view.table.name for one in (registry, step_metrics) for view in one.views}
+        self._wait_for_the_last_lines()
         before = asyncio.run(all_rows(dsn))
         asyncio.run(drop_everything(dsn))
         self._stack.kill("projections")
@@ -165,6 +167,18 @@ class Matrix:
         except AssertionError:
             return different()
         return []
+
+    def _wait_for_the_last_lines(self) -> None:
+        """Log lines that are archived are an event, after which the rows would be others."""
+        seen = [0, time.monotonic()]  # the last sequence, and since when
+
+        def over() -> bool:
+            newest = self._stack.get("/events", limit=1)["items"][0]
+            if newest["sequence"] != seen[0]:
+                seen[:] = newest["sequence"], time.monotonic()
+            return time.monotonic() - seen[1] > 3 * ARCHIVE_S
+
+        wait_for("the end of what is archived", over, every_s=0.5)
 
 
 def wrong_with(job_id: str, events: list[Any]) -> list[str]:
@@ -269,7 +283,8 @@ def run(
 ) -> dict[str, Any]:
     """The report of so many moments on a stack of their own."""
     chance = random.Random(seed)
-    with running_stack(folder, program=("tests.crash.up",)) as stack:
+    often = {"FINETRAIL_LOGS__ARCHIVE_SECONDS": str(ARCHIVE_S)}
+    with running_stack(folder, program=("tests.crash.up",), **often) as stack:
         matrix = Matrix(stack, _rows(), seeds, wait_for_work=wait_for_work)
         with matrix.loaded():
             for number, victim in zip(range(moments), victims(chance), strict=False):

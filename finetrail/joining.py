@@ -3,7 +3,6 @@
 import asyncio
 import os
 import ssl
-from contextlib import suppress
 from typing import Any, Final
 
 import httpx
@@ -63,27 +62,27 @@ async def why_not_let_in(settings: Settings, joined: JoinedAgent) -> str | None:
     """Why NATS cannot be reached from here as this agent; None if it can."""
     why = "it does not answer"
     login = as_joined(settings, StackPaths(settings.folder), joined).nats_login("agent")
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LET_IN_S):
-            while True:
-                nc = Client()
-                try:
-                    await nc.connect(
-                        login.url,
-                        nkeys_seed_str=login.seed,
-                        allow_reconnect=False,
-                        error_cb=_ignore,  # the call that failed raises as well
-                        **encryption(login.url),
-                    )
-                except (OSError, NatsError) as error:
-                    why = reason(error, login.url)
-                    if isinstance(error, ssl.SSLError):
-                        return why  # waiting does not mend it
-                    await asyncio.sleep(PAUSE_S)
-                else:
-                    return None
-                finally:
-                    await close(nc)
+    clock = asyncio.get_running_loop().time
+    until = clock() + LET_IN_S
+    while clock() < until:  # not by a timeout around it: the client loses a cancellation at times
+        nc = Client()
+        try:
+            await nc.connect(
+                login.url,
+                nkeys_seed_str=login.seed,
+                allow_reconnect=False,
+                error_cb=_ignore,  # the call that failed raises as well
+                **encryption(login.url),
+            )
+        except (OSError, NatsError) as error:
+            why = reason(error, login.url)
+            if isinstance(error, ssl.SSLError):
+                return why  # waiting does not mend it
+            await asyncio.sleep(PAUSE_S)
+        else:
+            return None
+        finally:
+            await close(nc)
     return why
 
 

@@ -27,8 +27,8 @@ from domain.webhooks.messages import body_of, message_id, signed_headers, type_n
 from domain.webhooks.webhook import Present
 from handlers.dead_letters import RETRY_OF, WEBHOOK_ID, DeadLetters
 from handlers.metrics import WEBHOOK_ATTEMPTS
-from handlers.ports import CommandBus
-from handlers.webhook_ports import EventLog, Message, Sender, Timer, WebhookStore
+from handlers.ports import CommandBus, Message
+from handlers.webhook_ports import EventLog, Sender, Timer, WebhookStore
 from handlers.webhook_schedule import GONE, Random, next_attempt, put_off
 
 WINDOW: Final = 500  # deliveries that wait at once; the rest waits in the log

@@ -17,7 +17,7 @@ from domain.webhooks.events import WebhookEnabled, WebhookReplayed
 from domain.webhooks.webhook import Absent, Present, Removed, Webhook, decider
 from domain.wire import decode_recorded
 from handlers.courier import Courier, Means
-from handlers.webhook_ports import Message
+from handlers.ports import Message
 
 PAGE: Final = 500
 LOOK_S: Final = 15.0  # looks at the log itself now and then, whatever the live copy says

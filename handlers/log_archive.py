@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -26,7 +26,7 @@ from domain.messages import Envelope, StreamId, follow_up_id
 from domain.subjects import REACTION_SOURCE
 from domain.telemetry import LogEmitted
 from handlers.histories import Histories
-from handlers.ports import Clock, CommandBus
+from handlers.ports import Clock, CommandBus, Message
 
 MAX_WAITING: Final = 8 * 1024 * 1024  # bytes in memory; then chunks are made before their time
 MAX_CHUNK: Final = 4 * 1024 * 1024  # bytes of messages in one chunk
@@ -34,17 +34,6 @@ RETRY_S: Final = 2.0
 AWAY: Final = (StoreUnavailable, BusUnavailable, CommandTimeout, NatsError, OSError)
 
 _log = logging.getLogger(__name__)
-
-
-class Message(Protocol):
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def data(self) -> bytes: ...
 
 
 class Telemetry(Protocol):

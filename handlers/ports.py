@@ -1,6 +1,6 @@
 """What the handlers need of the world, as small as they need it."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -48,3 +48,16 @@ class Publish(Protocol):
     """Put a message into its stream and wait for the acknowledgement."""
 
     async def __call__(self, subject: str, body: bytes, headers: Headers) -> None: ...
+
+
+class Message(Protocol):
+    """A message as it stands in a stream."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def data(self) -> bytes: ...

@@ -8,19 +8,7 @@ from typing import Literal, Protocol
 from uuid import UUID
 
 from domain.webhooks.deliveries import Answer, Attempt, Cursor, Delivery
-
-
-class Message(Protocol):
-    """An event as it stands in the log."""
-
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def headers(self) -> Mapping[str, str]: ...
-    @property
-    def data(self) -> bytes: ...
+from handlers.ports import Message
 
 
 class LogState(Protocol):

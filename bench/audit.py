@@ -14,8 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from adapters.nats_connection import connect
-from bench.projections import append, synthetic
+from bench.projections import append, seconds_until, synthetic
 from finetrail.audit import offline
 from finetrail.audit.archiving import build_archiver
 from finetrail.audit.export import Wanted, export
@@ -27,26 +26,7 @@ from finetrail.stack.supervisor import EmbeddedStack
 
 async def archive(settings: Settings, last: int) -> float:
     """Seconds from an empty archive to the log's end, with a head every thousand events."""
-    login = settings.nats_login("projections")
-    nc = await connect(
-        login.url,
-        user=login.user,
-        password=login.password,
-        name="bench",
-        inbox_prefix=login.inbox_prefix,
-    )
-    archiver = build_archiver(nc, settings)
-    start = time.perf_counter()
-    working = asyncio.create_task(archiver.run())
-    while archiver.state.sequence < last and not working.done():  # noqa: ASYNC110 - it only looks
-        await asyncio.sleep(0.002)
-    took = time.perf_counter() - start
-    working.cancel()
-    await asyncio.gather(working, return_exceptions=True)
-    await nc.close()
-    if archiver.state.sequence < last:
-        raise SystemExit(f"the archive stopped: {archiver.state.error}")
-    return took
+    return await seconds_until(settings, lambda nc: build_archiver(nc, settings), last)
 
 
 async def measure(number: int) -> dict[str, Any]:

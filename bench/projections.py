@@ -14,14 +14,15 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 import nats
+from nats.aio.client import Client
 
 from adapters.nats_connection import connect
 from adapters.nats_event_source import NatsEventSource
@@ -31,7 +32,7 @@ from finetrail.projections import collect_seldom
 from finetrail.settings import GatewaySettings, Settings
 from finetrail.stack.supervisor import EmbeddedStack
 from projections.projection import Projection, registry
-from projections.run import Runner
+from projections.run import ProjectionState, Runner
 from projections.schema import ensure_tables
 from tests.projections import histories as h
 
@@ -90,12 +91,29 @@ async def drop_everything(dsn: str) -> None:
     await connection.close()
 
 
+class Following(Protocol):
+    @property
+    def state(self) -> ProjectionState: ...
+    async def run(self) -> None: ...
+
+
 async def replay(settings: Settings, projection: Projection[Any], last: int) -> float:
     """Seconds from empty tables to the log's end."""
     await drop_everything(settings.postgres_dsn)
     connection = await asyncpg.connect(settings.postgres_dsn)
     await ensure_tables(connection, projection, replace=True)
     await connection.close()
+    return await seconds_until(
+        settings,
+        lambda nc: Runner(projection, NatsEventSource(nc, "EVENTS"), settings.postgres_dsn),
+        last,
+    )
+
+
+async def seconds_until(
+    settings: Settings, make: Callable[[Client], Following], last: int
+) -> float:
+    """Seconds that what ``make`` makes takes to come as far as ``last``."""
     login = settings.nats_login("projections")
     nc = await connect(
         login.url,
@@ -104,7 +122,7 @@ async def replay(settings: Settings, projection: Projection[Any], last: int) -> 
         name="bench",
         inbox_prefix=login.inbox_prefix,
     )
-    runner = Runner(projection, NatsEventSource(nc, "EVENTS"), settings.postgres_dsn)
+    runner = make(nc)
     start = time.perf_counter()
     working = asyncio.create_task(runner.run())
     while runner.state.sequence < last and not working.done():  # noqa: ASYNC110 - it only looks
@@ -114,7 +132,7 @@ async def replay(settings: Settings, projection: Projection[Any], last: int) -> 
     await asyncio.gather(working, return_exceptions=True)
     await nc.close()
     if runner.state.sequence < last:
-        raise SystemExit(f"{projection.name} stopped: {runner.state.error}")
+        raise SystemExit(f"{runner.state.name} stopped: {runner.state.error}")
     return took
 
 

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
+from adapters.postgres_away import AWAY
 from domain.request_figures import RequestFigures
 
 TIMEOUT_S: Final = 5.0
@@ -42,13 +43,6 @@ _READ: Final = (
     f"ARRAY[{_SUMS}] AS buckets FROM {TABLE} "
     "WHERE minute >= $1 AND minute < $2 AND ($4::text IS NULL OR route = $4) "
     "GROUP BY 1, 2, 3, 4 ORDER BY 1, 3, 2, 4"
-)
-_AWAY: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
 )
 
 
@@ -105,7 +99,7 @@ class PostgresRequestStore:
                     yield connection
                 finally:
                     connection.terminate()
-        except _AWAY as error:
+        except AWAY as error:
             reason = str(error) or type(error).__name__
             raise ConnectionError(f"request statistics: {reason}") from error
 

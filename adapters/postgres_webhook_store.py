@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
+from adapters.postgres_away import AWAY
 from adapters.webhook_tables import MAKE, MARKER
 from domain.webhooks.deliveries import Answer, Attempt, Cursor, Delivery
 
@@ -20,13 +21,6 @@ KEPT_DEAD: Final = timedelta(days=90)  # as long as its dead letter
 KEPT_UNUSED: Final = timedelta(days=1)  # secrets: one is stored before the log tells of it
 _MAKING: Final = 0x66747768  # "ftwh": two processes that make the tables at once would collide
 _OWNING: Final = 0x66747764  # "ftwd"
-_AWAY: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
 _DELIVERY: Final = (
     "webhook_id, sequence, message_id, type, lane, due_at, attempts, status, failure, retry_of"
 )
@@ -73,7 +67,7 @@ class PostgresWebhookStore:
                 connection = await asyncpg.connect(
                     self._dsn, server_settings={"application_name": "finetrail delivery"}
                 )
-        except _AWAY as error:
+        except AWAY as error:
             raise _away(error) from error
         try:
             if not await _locked(connection, workspace):
@@ -280,7 +274,7 @@ class PostgresWebhookStore:
                 pool = self._pool or await self._open()
                 async with pool.acquire() as connection:
                     yield connection
-        except _AWAY as error:
+        except AWAY as error:
             raise _away(error) from error
 
     async def _open(self) -> "asyncpg.Pool[Any]":
@@ -313,7 +307,7 @@ async def _locked(connection: "asyncpg.Connection[Any]", workspace: str) -> bool
     try:
         lock = "SELECT pg_try_advisory_lock($1, hashtext($2))"
         return bool(await connection.fetchval(lock, _OWNING, workspace))
-    except _AWAY as error:
+    except AWAY as error:
         raise _away(error) from error
 
 
@@ -323,7 +317,7 @@ async def _watch(connection: "asyncpg.Connection[Any]") -> None:
         while True:
             await asyncio.sleep(CHECK_S)
             await connection.execute("SELECT 1", timeout=TIMEOUT_S)
-    except _AWAY as error:
+    except AWAY as error:
         raise _away(error) from error
 
 

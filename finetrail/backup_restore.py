@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from nats.aio.client import Client
 
+from adapters.nats_event_source import NatsEventSource
 from adapters.nats_feed import NatsFeed
 from finetrail import backup_database, backup_log, backup_secrets, deployment
+from finetrail.audit.verify import verify_source
 from finetrail.backup import REACTIONS
 from finetrail.backup_files import BackupDamaged, BackupReader, Report
 from finetrail.blob_references import blobs_in
@@ -77,7 +79,8 @@ async def restore(
             await _repeat_reactions(nc, manifest.reactions_after)
             await backup_log.reserve(nc, "DEAD", "dead.restored", manifest.dead_letters)
             last = await _check_log(nc, stack.settings, manifest.log_sequence)
-        report(f"log       complete to {last}; every blob that it names is there")
+            report(f"log       complete to {last}; every blob that it names is there")
+            report(f"audit     {await _check_chain(nc, stack.settings)}")
         if same_keys and settings.nats.url is None:
             stack.paths.first_start_done.touch()  # else an admin key would be made once more
     await asyncio.to_thread(os.sync)  # what the servers have written; nothing counts before this
@@ -235,6 +238,34 @@ async def _check_log(nc: Client, settings: Settings, least: int) -> int:
             "They were missing when the backup was made; `finetrail doctor --blobs` lists them.",
         )
     return reached
+
+
+async def _check_chain(nc: Client, settings: Settings) -> str:
+    """Compare the log with the archive and the heads that came with it; say what that proves.
+
+    Raises:
+        StackError: An event is not as it was archived or signed.
+    """
+    source = NatsEventSource(nc, "EVENTS")
+    found = await verify_source(source, settings, (), _unheard, restored=True)
+    if not found.holds:
+        first = min(found.findings, key=lambda finding: finding.sequence)
+        raise StackError(
+            f"The log was restored, but it does not hold: event {first.sequence}, {first.way}"
+            f"{': ' if first.detail else ''}{first.detail}.",
+            "It was like that when the backup was made. Do not start this stack: keep it as "
+            "evidence, and restore an earlier backup into another FINETRAIL_DATA_DIR; see "
+            "docs/how-to/prove-what-happened.md.",
+        )
+    if not found.compared:
+        return f"the chain is not checked: {found.without_archive}"
+    proven = f"proven up to event {found.proven}" if found.proven else "nothing of it was signed"
+    later = f"; {found.later} heads were signed after the backup" if found.later else ""
+    return f"as it was archived up to event {found.archived}, {proven}{later}"
+
+
+def _unheard(_events: int, _of: int) -> None:
+    """A restore says what it has done, not how far it is."""
 
 
 async def _missing(blobs: BlobStore, data: bytes, known: set[str]) -> list[str]:

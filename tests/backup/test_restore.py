@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
 from finetrail import backup_log
+from finetrail.backup import Wanted, create
+from finetrail.backup_database import connected
 from finetrail.backup_files import BackupReader
 from finetrail.backup_restore import Restored, restore
 from finetrail.bootstrap import admin_connection
@@ -17,6 +20,7 @@ from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
 from finetrail.stack.supervisor import CORE, EmbeddedStack
 from tests.backup.conftest import LINE, PASSPHRASE, Before, api, send, settings_in
+from tests.projections.support import execute
 
 pytestmark = pytest.mark.infra
 
@@ -26,15 +30,17 @@ class After:
     settings: Settings
     restored: Restored
     given: Settings
+    said: list[str]
 
 
 @pytest.fixture(scope="module")
 async def after(before: Before, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[After]:
     given = settings_in(tmp_path_factory.mktemp("after"))
     backup = BackupReader(before.made.path)
-    restored = await restore(given, backup, lambda _line: None, passphrase=PASSPHRASE)
+    said: list[str] = []
+    restored = await restore(given, backup, said.append, passphrase=PASSPHRASE)
     async with EmbeddedStack(given, roles=(CORE,)) as stack:
-        yield After(stack.settings, restored, given)
+        yield After(stack.settings, restored, given, said)
 
 
 async def test_the_log_is_complete_and_its_keys_work(before: Before, after: After) -> None:
@@ -83,6 +89,32 @@ async def test_a_command_sent_again_under_its_old_id_changes_nothing(
     assert commands is not None
     assert taken is not None
     assert taken["state"]["last_seq"] > commands["state"]["last_seq"], "it was taken as a new one"
+
+
+async def test_the_log_is_compared_with_what_was_archived_of_it(after: After) -> None:
+    (line,) = [line for line in after.said if line.startswith("audit")]
+
+    assert "as it was archived up to event" in line
+
+
+async def test_a_log_that_is_not_as_it_was_archived_is_no_success(
+    before: Before, tmp_path: Path
+) -> None:
+    dsn = before.settings.postgres_dsn
+    await _archived(dsn, 2)
+    await execute(dsn, "UPDATE archive.event SET data = data || '\\x20' WHERE sequence = 2")
+    try:
+        made = await create(before.settings, tmp_path / "backup", Wanted(), lambda _line: None)
+    finally:
+        whole = "substring(data for length(data) - 1)"
+        await execute(dsn, f"UPDATE archive.event SET data = {whole} WHERE sequence = 2")  # noqa: S608
+
+    with pytest.raises(StackError, match="event 2, changed") as raised:
+        await restore(
+            settings_in(tmp_path), BackupReader(made.path), lambda _line: None, new_keys=True
+        )
+
+    assert "earlier backup" in raised.value.hint
 
 
 async def test_tables_come_back_with_keys_and_counters(before: Before, after: After) -> None:
@@ -140,6 +172,15 @@ async def test_servers_of_ones_own_must_be_empty_too(before: Before, after: Afte
             lambda _line: None,
             new_keys=True,
         )
+
+
+async def _archived(dsn: str, sequence: int) -> None:
+    """Wait until this event is in the archive."""
+    async with connected(dsn) as connection, asyncio.timeout(20):
+        while not await connection.fetchval(
+            "SELECT count(*) FROM archive.event WHERE sequence = $1", sequence
+        ):
+            await asyncio.sleep(0.05)
 
 
 async def _last_link(nc: Any, before: Before) -> Any:

@@ -1,9 +1,12 @@
 """Signed heads in a bucket that lets nobody change them for a while, where the server can do that."""
 
+import hashlib
 import io
 import json
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -12,13 +15,25 @@ from minio.error import S3Error
 from minio.retention import Retention
 
 from adapters.s3_requests import EXISTS, S3Access, S3Requests
-from domain.audit import Head, Key
+from domain.audit import Head, Key, NotARecord, read_head, read_key
 
 # What servers say to a lock in a bucket that was made without one, or that know none.
 WITHOUT_LOCK: Final = frozenset({"InvalidRequest", "InvalidBucketState", "NotImplemented"})
 TYPE: Final = "application/json"
 
+_NAME: Final = re.compile(r"[0-9a-f]{64}/(?:heads/(?P<sequence>\d{20})|keys/[0-9a-f]{16})\.json")
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Found:
+    """What a bucket has: how many heads that were known, and whatever else."""
+
+    known: int = 0
+    heads: list[Head] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
+    unreadable: list[tuple[int, str]] = field(default_factory=list)  # sequence, what is wrong
 
 
 class HeadBucket:
@@ -40,6 +55,16 @@ class HeadBucket:
     async def put(self, heads: Sequence[Head], keys: Sequence[Key]) -> None:
         await self._requests.call(lambda: self._put(heads, keys))
 
+    async def find(self, log: str | None, known: Sequence[Head]) -> Found:
+        """What lies there of this log, or of all logs where there is nothing of this one.
+
+        Every version is looked at: one that was put over a head, or hides it, changes nothing.
+
+        Raises:
+            OSError: It does not answer, or there is no such bucket.
+        """
+        return await self._requests.call(lambda: self._find(log, known))
+
     def close(self) -> None:
         self._requests.close()
 
@@ -50,11 +75,49 @@ class HeadBucket:
             if not self._is_there(f"{log}/keys/{key.key}.json"):
                 self._write(f"{log}/keys/{key.key}.json", key.record())
         for head in heads:
-            # Twenty digits, so that a listing has them in order.
-            self._write(f"{log}/heads/{head.sequence:020}.json", head.record())
+            self._write(_name(head), head.record())
+
+    def _find(self, log: str | None, known: Sequence[Head]) -> Found:
+        found = Found()
+        # The ETag of an object that was put in one piece is its MD5 sum, so what is known need not
+        # be read; a server that gives other ones is asked for every head.
+        sums = {(_name(head), _md5(_body(head.record()))) for head in known}
+        prefix = f"{log}/" if log and self._is_there(f"{log}/") else ""
+        for each in self._versions(prefix):
+            fits = _NAME.fullmatch(each.object_name)
+            if fits is None:
+                continue
+            if (each.object_name, each.etag) in sums:
+                found.known += 1
+                continue
+            sequence = int(fits["sequence"] or 0)
+            try:
+                record = json.loads(self._read(each.object_name, each.version_id))
+                if sequence:
+                    found.heads.append(read_head(record))
+                else:
+                    found.keys.append(read_key(record))
+            except (NotARecord, ValueError) as error:
+                found.unreadable.append((sequence, f"{each.object_name}: {error}"))
+        return found
+
+    def _versions(self, prefix: str) -> Iterator[Any]:
+        listing = self._requests.client.list_objects(
+            self._requests.bucket, prefix=prefix, recursive=True, include_version=True
+        )
+        return (each for each in listing if not each.is_delete_marker)
+
+    def _read(self, name: str, version: str | None) -> bytes:
+        answer = self._requests.client.get_object(self._requests.bucket, name, version_id=version)
+        try:
+            body: bytes = answer.read()
+            return body
+        finally:
+            answer.close()
+            answer.release_conn()
 
     def _write(self, name: str, record: dict[str, Any]) -> None:
-        body = json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        body = _body(record)
         try:
             self._put_object(name, body, self._retention())
         except S3Error as error:
@@ -104,3 +167,16 @@ class HeadBucket:
                     raise
             else:
                 return
+
+
+def _name(head: Head) -> str:
+    """Twenty digits, so that a listing has them in order."""
+    return f"{head.log}/heads/{head.sequence:020}.json"
+
+
+def _body(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+def _md5(body: bytes) -> str:
+    return hashlib.md5(body, usedforsecurity=False).hexdigest()

@@ -17,6 +17,7 @@ from domain.errors import StoreUnavailable
 from finetrail.audit.bundle import ArchivedEvent
 from finetrail.audit.difference import Finding, Side, in_what_way, rehashed
 from finetrail.audit.key_file import is_signed
+from finetrail.audit.published import published
 from finetrail.audit.sources import (
     ArchiveReader,
     KnownHead,
@@ -48,12 +49,14 @@ class Verified:
     seconds: float = 0.0
     compared: bool = False  # with the archive
     without_archive: str = ""  # the reason
+    published: list[str] = field(default_factory=list)  # what other places had, or why nothing
     archived: int = 0  # up to which sequence
     heads: int = 0
     proven: int = 0
     proven_at: str = ""
     proven_by: str = ""
     unsigned: int = 0
+    later: int = 0  # heads of events behind a restored log
     gaps: list[tuple[int, int]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
@@ -71,9 +74,25 @@ async def verify_log(settings: Settings, trusted: Sequence[str], progress: Progr
     Raises:
         StackError: The log does not answer.
     """
+    async with open_source(settings) as source:
+        return await verify_source(source, settings, trusted, progress)
+
+
+async def verify_source(
+    source: ChainedSource,
+    settings: Settings,
+    trusted: Sequence[str],
+    progress: Progress,
+    *,
+    restored: bool = False,
+) -> Verified:
+    """Check the whole log that ``source`` reads.
+
+    Args:
+        restored: it comes from a backup, so more may have been signed since, or nothing yet.
+    """
     found = Verified()
     async with contextlib.AsyncExitStack() as opened:
-        source = await opened.enter_async_context(open_source(settings))
         log = await _log(source)
         known, archived_keys, archive = kept_heads(settings, log), list[Key](), None
         try:
@@ -86,9 +105,12 @@ async def verify_log(settings: Settings, trusted: Sequence[str], progress: Progr
             found.archived = (await store.chain(connection)).sequence
             archived_keys = await store.keys(connection)
             known += [KnownHead(head, "archive") for head in await store.heads(connection)]
-        keys = kept_keys(settings, archived_keys, log)
+        elsewhere = await published(settings, log, known)
+        found.published, found.findings = elsewhere.told, elsewhere.findings
+        known += elsewhere.heads
+        keys = kept_keys(settings, [*archived_keys, *elsewhere.keys], log)
         heads = signed_heads(known, keys, trusted, found)
-        await Verifier(source, heads, archive, found).run(progress)
+        await Verifier(source, heads, archive, found, restored=restored).run(progress)
     return found
 
 
@@ -164,8 +186,11 @@ class Verifier:
         heads: dict[int, KnownHead],
         archive: ArchiveReader | None,
         found: Verified,
+        *,
+        restored: bool = False,
     ) -> None:
         self._source = source
+        self._restored = restored
         self._heads = deque(heads.values())
         self._archive = archive
         self._found = found
@@ -245,9 +270,14 @@ class Verifier:
         found = self._found
         if rows := await self._archived(last):
             await self._differ([], rows)
+        elif self._restored:
+            found.later = len(self._heads)
         elif self._heads:
-            head = self._heads[-1].head
-            wrong = f"the log ends with event {found.last}, and {head.sequence} was signed"
+            known = self._heads[-1]
+            wrong = (
+                f"the log ends with event {found.last}, and {known.head.sequence} was signed "
+                f"({known.place})"
+            )
             self._find(Finding(found.last + 1, "missing", wrong))
         elif found.events and not found.proven:
             self._find(Finding(found.last, "head", "nothing of it was signed"))

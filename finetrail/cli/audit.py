@@ -239,6 +239,7 @@ def _verified(found: "Verified") -> "Table":
         ("proven", _proven(found)),
         ("not signed yet", f"{found.unsigned:,} events" if found.unsigned else ""),
         ("compared", "with the archive" if found.compared else f"not: {found.without_archive}"),
+        *(("published", line) for line in found.published),
         ("sequences never given", gaps),
     ]
     pairs += [

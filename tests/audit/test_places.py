@@ -111,6 +111,34 @@ async def test_a_bucket_is_made_with_a_lock_and_keeps_every_head(seaweed: Seawee
 
 
 @pytest.mark.infra
+async def test_of_a_bucket_only_what_differs_is_read_and_what_was_hidden_too(
+    seaweed: SeaweedServer,
+) -> None:
+    place = HeadBucket(seaweed.access("read"), timedelta(days=2))
+    try:
+        await place.put(heads(), KEYS)
+        log, first = heads()[0].log, heads()[0]
+        other = head_of(FIRST, log, first.sequence, "ab" * 32)
+        name = f"{log}/heads/{first.sequence:020}.json"
+        seaweed.put("read", name, json.dumps(other.record()).encode())
+        seaweed.put("read", f"{log}/heads/{99:020}.json", b"torn")
+        seaweed.put("read", "notes.txt", b"something else")
+
+        found = await place.find(log, heads()[:-1])
+        of_all = await place.find("00" * 32, heads())
+    finally:
+        place.close()
+
+    assert found.known == len(heads()) - 1
+    assert found.heads == [other, heads()[-1]]
+    assert sorted(found.keys, key=lambda key: key.key) == sorted(KEYS, key=lambda key: key.key)
+    ((sequence, wrong),) = found.unreadable
+    assert sequence == 99
+    assert f"{log}/heads/{99:020}.json" in wrong
+    assert of_all.known == len(heads()), "where a log has nothing there, another may be meant"
+
+
+@pytest.mark.infra
 async def test_a_bucket_without_a_lock_keeps_them_too_and_says_so(
     seaweed: SeaweedServer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,21 +1,31 @@
 """A log that was copied to another server with something changed is found out, and the event named."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from adapters.audit_files import read_heads
 from adapters.nats_event_source import LogMessage
-from domain.audit import key_id
+from adapters.s3_heads import HeadBucket
+from domain.audit import Head, key_id
 from finetrail.audit.key_file import open_key
-from finetrail.audit.verify import Verified, verify_log
-from finetrail.settings import AuditSettings, PostgresSettings, Settings
+from finetrail.audit.verify import Verified, open_source, verify_log, verify_source
+from finetrail.settings import (
+    AuditSettings,
+    BlobSettings,
+    PostgresSettings,
+    S3Settings,
+    Settings,
+)
 from tests.audit.copies import copied
 from tests.infra import NatsServer, nats_server
 from tests.projections.archiving import history
 from tests.projections.support import execute
+from tests.seaweed import SeaweedServer, seaweed_server
 
 pytestmark = pytest.mark.infra
 Change = Callable[[list[LogMessage]], list[LogMessage]]
@@ -160,6 +170,103 @@ async def test_heads_that_were_published_count_when_all_else_is_lost(
         found = await verified(settings)
 
     assert [each.way for each in found.findings] == ["changed"]
+
+
+async def test_of_a_restored_log_more_may_have_been_signed(
+    archived: Settings, server: NatsServer
+) -> None:
+    lost = archived.model_copy(update={"postgres": PostgresSettings()})
+    async with copied(server, lost, history()[:80]) as settings, open_source(settings) as source:
+        found = await verify_source(source, settings, (), lambda _events, _of: None, restored=True)
+
+    assert found.holds, found.findings
+    assert 0 < found.proven <= 80
+    assert found.later > 0
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    with seaweed_server(tmp_path_factory.mktemp("seaweed")) as running:
+        yield running
+
+
+def publishing_to(seaweed: SeaweedServer, bucket: str, settings: Settings) -> Settings:
+    access = seaweed.access(bucket)
+    server = S3Settings(
+        endpoint=access.endpoint,
+        bucket="blobs",
+        access_key=access.access_key,
+        secret_key=SecretStr(access.secret_key),
+        secure=False,
+    )
+    audit = AuditSettings(publish_bucket=bucket)
+    return settings.model_copy(update={"blobs": BlobSettings(s3=server), "audit": audit})
+
+
+async def put(seaweed: SeaweedServer, bucket: str, settings: Settings, heads: list[Head]) -> None:
+    place = HeadBucket(seaweed.access(bucket), timedelta(days=1))
+    try:
+        await place.put(heads, open_key(settings).public_keys())
+    finally:
+        place.close()
+
+
+async def test_heads_in_a_bucket_are_compared(archived: Settings, seaweed: SeaweedServer) -> None:
+    heads = list(open_key(archived).heads())
+    settings = publishing_to(seaweed, "same", archived)
+    await put(seaweed, "same", archived, heads)
+
+    found = await verified(settings)
+
+    assert found.holds, found.findings
+    assert found.published == [f"{len(heads)} heads in bucket same at {seaweed.endpoint}"]
+
+
+async def test_a_head_in_a_bucket_that_differs_is_named(
+    archived: Settings, seaweed: SeaweedServer
+) -> None:
+    heads = list(open_key(archived).heads())
+    at, log = heads[0].sequence, heads[0].log
+    settings = publishing_to(seaweed, "differs", archived)
+    true = open_key(archived).sign(log, at, "ab" * 32)
+    await put(seaweed, "differs", archived, [true, *heads[1:]])
+
+    (finding,) = (await verified(settings)).findings
+
+    assert (finding.sequence, finding.way) == (at, "head")
+    assert "has another one" in finding.detail
+    assert "bucket differs" in finding.detail
+
+
+async def test_a_head_in_a_bucket_that_the_log_lacks_is_named(
+    archived: Settings, seaweed: SeaweedServer
+) -> None:
+    heads = list(open_key(archived).heads())
+    settings = publishing_to(seaweed, "more", archived)
+    later = open_key(archived).sign(heads[0].log, 120, "ab" * 32)
+    between = open_key(archived).sign(heads[0].log, HERE, "cd" * 32)
+
+    await put(seaweed, "more", archived, [later])
+    (missing,) = (await verified(settings)).findings
+    await put(seaweed, "more", archived, [between])
+    (changed,) = (await verified(settings)).findings
+
+    assert (missing.sequence, missing.way) == (108, "missing")
+    assert "120 was signed (bucket more" in missing.detail
+    assert changed.way == "changed"
+    assert f"up to event {HERE} is not as it was signed" in changed.detail
+    assert "bucket more" in changed.detail
+
+
+async def test_a_bucket_that_does_not_answer_is_said_not_to_be_compared(
+    archived: Settings, seaweed: SeaweedServer
+) -> None:
+    found = await verified(publishing_to(seaweed, "never-made", archived))
+
+    assert found.holds, found.findings
+    (line,) = found.published
+    assert line.startswith("not with bucket never-made")
+    assert "no bucket never-made" in line
 
 
 async def test_an_archive_that_somebody_has_changed_is_found_out_too(archived: Settings) -> None:

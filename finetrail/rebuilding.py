@@ -29,7 +29,7 @@ _ASK: Final = (
 )
 _ENDED: Final = "CASE WHEN status IN ('switched', 'failed') THEN updated_at ELSE now() END"
 _LOOK: Final = f"""
-    SELECT id, views, status, sequence, goal, found, error, switch_ms,
+    SELECT id, views, status, sequence, goal, parked, found, error, switch_ms,
         extract(epoch FROM coalesce(filled_at, now()) - began_at) AS filling_s,
         extract(epoch FROM {_ENDED} - asked_at) AS seconds
     FROM {_TABLE} WHERE id = ANY ($1) ORDER BY id
@@ -52,6 +52,13 @@ class Difference(BaseModel):
     key: dict[str, str]
 
 
+class Parked(BaseModel):
+    """A view that cannot take in a message, and was left as it was."""
+
+    sequence: int
+    error: str
+
+
 class Progress(BaseModel):
     """How far a rebuild is; ``goal`` is where the log ends."""
 
@@ -63,12 +70,20 @@ class Progress(BaseModel):
     events_per_s: float  # while it was filled
     eta_s: float | None
     differences: dict[str, Difference]
+    parked: dict[str, Parked]
     switch_ms: float | None
     error: str | None
 
     @property
     def ended(self) -> bool:
         return self.status in {"switched", "failed"}
+
+    @property
+    def switched(self) -> list[str]:
+        """The views that are replaced, once it has ended."""
+        if self.status != "switched":
+            return []
+        return [view for view in self.views if view not in self.parked]
 
 
 async def rebuild(settings: Settings, view: str | None) -> AsyncGenerator[Sequence[Progress], None]:
@@ -153,6 +168,10 @@ def _progress(row: asyncpg.Record) -> Progress:
         events_per_s=round(rate, 1),
         eta_s=round(left / rate, 1) if rate and row["status"] == "filling" else None,
         differences=json.loads(row["found"] or "{}"),
+        parked={
+            view: Parked(sequence=at, error=why)
+            for view, (at, why) in json.loads(row["parked"] or "{}").items()
+        },
         switch_ms=row["switch_ms"],
         error=row["error"],
     )

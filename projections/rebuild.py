@@ -101,6 +101,21 @@ class Rebuild:
     sequence: int
     parked: dict[str, tuple[int, str]]
 
+    @property
+    def helped(self) -> list[str]:
+        """The views to be put in place: one that cannot go on in this build only by an upgrade."""
+        return [view for view in self.views if self.upgrade or view not in self.parked]
+
+    @property
+    def left(self) -> str:
+        """What is not put in place, and why."""
+        said = (
+            f"{view} at sequence {at}: {why}"
+            for view, (at, why) in self.parked.items()
+            if view not in self.helped
+        )
+        return "; ".join(said)
+
 
 class _GaveUp(Exception):
     """It is of no use to go on; what is read stays as it is."""
@@ -269,7 +284,11 @@ class Rebuilder(Generic[M]):
                 await self._look(connection, filler, rebuild)
             took = await self._switch(connection, filler, rebuild)
         await connection.execute(_SWITCHED, rebuild.id, took * 1e3)
-        _log.info("%s filled anew; switched in %.1f ms", named, took * 1e3)
+        _log.info("%s filled anew; switched in %.1f ms", ", ".join(rebuild.helped), took * 1e3)
+        if rebuild.left:
+            _log.error(
+                "left as it was, for this build cannot take in every message: %s", rebuild.left
+            )
 
     async def _begin(self, connection: Connection, row: asyncpg.Record) -> Rebuild:
         """Go on with its tables, or make them where they are missing."""
@@ -302,7 +321,7 @@ class Rebuilder(Generic[M]):
                 found: dict[str, dict[str, Any]] = {}
                 for view in self._projection.views:
                     old = live.get(view.name)
-                    if view.name not in rebuild.views or old is None:
+                    if view.name not in rebuild.helped or old is None:
                         continue
                     if self._projection.outlives_log:
                         await carry_over(snapshot, view.tables, old, rebuild.schema)
@@ -324,12 +343,8 @@ class Rebuilder(Generic[M]):
         return dict(await snapshot.fetch(there, self._projection.name))
 
     def _see_that_it_helps(self, rebuild: Rebuild) -> None:
-        """A view that cannot go on in this build is put in place only by an upgrade."""
-        if rebuild.parked and not rebuild.upgrade:
-            said = "; ".join(
-                f"{view} at sequence {at}: {why}" for view, (at, why) in rebuild.parked.items()
-            )
-            raise _GaveUp(f"this build cannot take in every message either: {said}")
+        if not rebuild.helped:
+            raise _GaveUp(f"this build cannot take in every message either: {rebuild.left}")
 
     async def _switch(self, connection: Connection, filler: Filler[M], rebuild: Rebuild) -> float:
         """Seconds that it took from the first view to the last."""
@@ -371,9 +386,10 @@ class Rebuilder(Generic[M]):
         await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
         if rebuild.upgrade:
             await self._hide_what_is_no_more(connection)
-        await place(connection, self._projection, rebuild.views, rebuild.schema)
+        await place(connection, self._projection, rebuild.helped, rebuild.schema)
         for view, (at, why) in rebuild.parked.items():
-            await connection.execute(_STAND_STILL, view, at, why)
+            if view in rebuild.helped:
+                await connection.execute(_STAND_STILL, view, at, why)
         await connection.execute(_TAKE_OVER, name, self._fingerprint, filler.sequence)
         await connection.execute(
             "SELECT pg_notify($1, $2)", tables.CHANNEL, f"{name} {filler.sequence}"

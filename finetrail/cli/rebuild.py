@@ -37,14 +37,14 @@ def rebuild(
         done = asyncio.run(_follow(settings, view, quiet=json))
     except NoSuchView as error:
         raise UsageProblem(str(error)) from error
-    failed = [one for one in done if one.status == "failed"]
+    problems = [problem for one in done for problem in _problems(one)]
     if json:
         write_json({"rebuilds": [one.model_dump() for one in done]})
-        raise typer.Exit(1 if failed else 0)
+        raise typer.Exit(1 if problems else 0)
     for one in done:
         typer.echo(_outcome(one))
-    if failed:
-        raise Failed("; ".join(f"{', '.join(one.views)}: {one.error}" for one in failed))
+    if problems:
+        raise Failed("; ".join(problems))
 
 
 async def _follow(settings: "Settings", view: str | None, *, quiet: bool) -> Sequence["Progress"]:
@@ -73,10 +73,20 @@ def _line(progress: "Progress") -> str:
     )
 
 
-def _outcome(progress: "Progress") -> str:
-    named = ", ".join(progress.views)
+def _problems(progress: "Progress") -> list[str]:
+    """What keeps views from being replaced."""
     if progress.status == "failed":
-        return f"{named}: not replaced"
+        return [f"{', '.join(progress.views)}: {progress.error}"]
+    return [
+        f"{view} stays as it was, for sequence {its.sequence} cannot be taken in: {its.error}"
+        for view, its in progress.parked.items()
+    ]
+
+
+def _outcome(progress: "Progress") -> str:
+    if progress.status == "failed":
+        return f"{', '.join(progress.views)}: not replaced"
+    named = ", ".join(progress.switched)
     lines = [f"{named}: {progress.sequence:,} events in {progress.seconds:.1f} s"]
     lines += [
         f"  {table} was wrong in {its.rows:,} rows, such as "

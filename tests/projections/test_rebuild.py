@@ -439,6 +439,34 @@ async def test_a_view_that_is_parked_is_rebuilt_when_what_parked_it_can_be_read(
     assert await fetch(dsn, parked) == []
 
 
+async def test_of_all_views_a_parked_one_stays_and_the_others_are_replaced(
+    dsn: str, log: list[h.Stored]
+) -> None:
+    place = next(n for n, m in enumerate(log) if m.headers["ce-type"] == "EpochCompleted")
+    broken = [*log[:place], replace(log[place], data=b"{}"), *log[place + 1 :]]
+    await project(registry, ListSource(broken), dsn)
+    before, schema = await all_rows(dsn), await schema_of(dsn, "job")
+    parked = "SELECT name, parked_at FROM finetrail.projection_view WHERE parked_at IS NOT NULL"
+    standing = sorted(map(tuple, await fetch(dsn, parked)))
+    assert ("job_epoch", place + 1) in standing
+    await execute(dsn, f"DELETE FROM {schema}.model")  # noqa: S608
+    await ask(dsn, everything(registry))
+
+    runner = Runner(registry, ListSource(broken), dsn)
+    async with running(runner), rebuilder(registry, ListSource(broken), dsn):
+        await eventually(lambda: ended(dsn))
+        await eventually(lambda: only(dsn, {schema, f"{schema}_2"}))
+
+    done = await last_rebuild(dsn)
+    assert (done["status"], done["error"]) == ("switched", None)
+    assert sorted(json.loads(done["parked"])) == [name for name, _ in standing]
+    assert json.loads(done["found"]).keys() == {"model"}
+    assert sorted(map(tuple, await fetch(dsn, parked))) == standing
+    assert await all_rows(dsn) == before
+    assert await schema_of(dsn, "model") == f"{schema}_2"
+    assert {await schema_of(dsn, name) for name, _ in standing} == {schema}
+
+
 async def test_steps_that_the_stream_has_forgotten_outlive_a_rebuild(dsn: str) -> None:
     steps = [h.reported(n, "j", 1, [h.step(n)]) for n in range(1, 11)]
     await project(step_metrics, ListSource(steps), dsn)

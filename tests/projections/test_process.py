@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,11 +16,12 @@ from nats.errors import Error as NatsError
 from adapters.nats_connection import connect
 from finetrail.projections import create_tables, run_projections
 from finetrail.rebuilding import NoSuchView, rebuild
-from finetrail.settings import Settings
+from finetrail.settings import Settings, as_environment
 from finetrail.stack.supervisor import EmbeddedStack
 from projections.queries import open_queries
 from tests.projections import histories as h
 from tests.projections.support import all_rows, eventually, execute
+from tests.projections.test_rebuild import fetch, schemas
 
 pytestmark = pytest.mark.infra
 
@@ -64,6 +66,16 @@ async def append(nc: Client, messages: list[h.Stored]) -> int:
                     )
             sequence = ack.seq
     return sequence
+
+
+async def everything_shown(stack: EmbeddedStack, admin: Client) -> int:
+    """Append a log, and see to it that it is in the rows, with the telemetry of other tests."""
+    last = await append(admin, h.Log().add(*h.everything()).messages)
+    telemetry = (await admin.jetstream().stream_info("TELEMETRY")).state.last_seq
+    async with open_queries(stack.settings.postgres_dsn) as queries:
+        assert await queries.wait_for(last, 20)
+        assert await queries.wait_for(telemetry, 20, name="metrics")
+    return last
 
 
 async def test_events_become_rows_through_restarts_of_both_servers(
@@ -128,12 +140,67 @@ async def test_whoever_owns_the_stack_has_views_filled_anew_while_it_runs(
             await anext(rebuild(stack.settings, "timelines"))
 
 
+async def test_a_rebuild_whose_process_is_killed_leaves_what_is_read_and_the_next_cleans_up(
+    stack: EmbeddedStack, dsn: str, admin: Client
+) -> None:
+    async with process(stack.settings):
+        await everything_shown(stack, admin)
+    before, places = await all_rows(dsn), await schemas(dsn)
+
+    async with killed(stack.settings, dsn):
+        await fetch(
+            dsn,
+            "INSERT INTO finetrail.projection_rebuild (projection, views, reason, status) "
+            "SELECT 'registry', array_agg(name), 'asked', 'asked' FROM finetrail.projection_view "
+            "WHERE projection = 'registry'",
+        )
+
+    (half,) = await schemas(dsn) - places
+    ((filled,),) = await fetch(dsn, f"SELECT count(*) FROM {half}.timeline")  # noqa: S608
+    assert 0 < filled < len(before["timeline"])
+    assert await all_rows(dsn) == before
+    async with process(stack.settings):
+        (done,) = [states async for states in rebuild(stack.settings, "timeline")][-1]
+        assert (done.status, done.differences) == ("switched", {})
+
+        async def clean() -> bool:
+            read = await fetch(dsn, "SELECT DISTINCT schema FROM finetrail.projection_view")
+            return await schemas(dsn) == {row[0] for row in read}
+
+        await eventually(clean)
+    under_way = "SELECT id FROM finetrail.projection_rebuild WHERE status <> 'switched'"
+    assert await fetch(dsn, under_way) == []
+    assert await all_rows(dsn) == before
+
+
+@asynccontextmanager
+async def killed(settings: Settings, dsn: str) -> AsyncIterator[None]:
+    """A process of its own that is killed once its rebuild has filled a part of the tables."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.projections.stalling",
+        env={**os.environ, **as_environment(settings)},
+    )
+    try:
+        yield
+
+        async def half() -> bool:
+            assert child.returncode is None
+            found = await fetch(dsn, "SELECT sequence FROM finetrail.projection_rebuild")
+            return any(row[0] > 0 for row in found)
+
+        await eventually(half)
+    finally:
+        child.kill()
+        await child.wait()
+
+
 async def test_tables_that_are_dropped_under_a_running_process_come_back(
     stack: EmbeddedStack, dsn: str, admin: Client
 ) -> None:
-    last = await append(admin, h.Log().add(*h.everything()).messages)
-    async with process(stack.settings), open_queries(dsn) as queries:
-        assert await queries.wait_for(last, 20)
+    async with process(stack.settings):
+        await everything_shown(stack, admin)
         before = await all_rows(dsn)
 
         await execute(dsn, "DROP SCHEMA finetrail CASCADE")

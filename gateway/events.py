@@ -1,5 +1,6 @@
 """The event log over HTTP: who did what and when, as pages and as a stream."""
 
+import logging
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, Final
@@ -29,6 +30,8 @@ from projections.timeline import TimelineRow
 After = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1, description="Events behind this sequence, oldest first; without it the newest.")]  # fmt: skip
 
 ENCODERS: Final = 256  # filters that are read with at once; of more, some are encoded twice
+
+_log = logging.getLogger(__name__)
 
 
 class Event(msgspec.Struct):
@@ -170,6 +173,9 @@ def _row(message: FeedMessage) -> TimelineRow | None:
         recorded = decode_recorded(message.subject, message.sequence, message.headers, message.data)
     except UnknownType:
         return None  # a newer writer's; whoever runs a build that knows it is shown it
+    except ValueError as error:  # readers would come back for it for ever
+        _log.error("event %d is not shown, for it is damaged: %s", message.sequence, error)
+        return None
     return timeline.told(recorded)
 
 

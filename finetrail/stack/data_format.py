@@ -4,9 +4,10 @@ Newer builds take over what older ones left. The other way round there may be ev
 build cannot read, and a layout that it would take for an empty one: it must not touch them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,7 +17,8 @@ from finetrail.stack.state import StackPaths, write_private
 
 # Raise it when an older build must keep away although it knows every event: when the layout of a
 # data directory changes, or the meaning of a stream.
-FORMAT: Final = 1
+# 2: the read models lie in a schema for each build, where older ones take views for tables.
+FORMAT: Final = 2
 METADATA: Final = "finetrail-"  # before the names below, in the metadata of the log's own stream
 SHOWN: Final = 3  # of the events that this build does not know
 
@@ -28,16 +30,42 @@ class Written(BaseModel):
 
     format: int
     version: str
-    events: tuple[str, ...] = ()  # "JobSubmitted 1": what may stand in the log
+    # What may stand in the log: "JobSubmitted 1", and of the words that fields may have
+    # "JobSpec.method sft", which an older build that does not know the word could not read.
+    events: tuple[str, ...] = ()
 
 
+@cache
 def this_build() -> Written:
     known = {
         f"{name} {number}"
         for name, (_, class_) in EVENTS.items()
         for number in range(1, class_.schema_version + 1)
     }
-    return Written(format=FORMAT, version=version("finetrail"), events=tuple(sorted(known)))
+    words = {word for _, class_ in EVENTS.values() for word in _words(class_)}
+    return Written(format=FORMAT, version=version("finetrail"), events=tuple(sorted(known | words)))
+
+
+def _words(class_: type[BaseModel]) -> Iterator[str]:
+    """Every word that a field of this class, or of what it is made of, may have."""
+    for name, field in class_.model_fields.items():
+        for part in _parts(field.annotation):
+            if get_origin(part) is Literal:
+                if name != "type":  # that of an event, which is listed with its version
+                    yield from (f"{class_.__name__}.{name} {word}" for word in get_args(part))
+            else:
+                yield from _words(part)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """The classes and the lists of words that a type is made of."""
+    if get_origin(annotation) is Literal or (
+        isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    ):
+        yield annotation
+    else:
+        for argument in get_args(annotation):
+            yield from _parts(argument)
 
 
 def refuse_newer(found: Written, where: str) -> None:

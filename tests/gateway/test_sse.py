@@ -374,6 +374,24 @@ async def test_events_are_replayed_followed_and_chosen(world: World) -> None:
     assert "secret_hmac" not in str(everything)
 
 
+async def test_an_event_that_cannot_be_read_does_not_end_the_stream(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.decide(CreateModel(model_id=JOB, name="m", base_model="b"), JOB)
+    last = world.events
+    subject, headers, body = world.store._log[-1]
+    world.store.put_raw(subject, headers | {"ce-type": "ModelRenamed"}, body)
+    world.store.put_raw(subject, headers | {"ce-schemaversion": "99"}, body)
+    world.store.put_raw(subject, headers, b"{")
+    world.store.put_raw(subject, headers, body)
+
+    async with listening(world, event_reading(W, Filter(), last - 1)) as listener:
+        await listener.until(2)
+
+    assert ids(listener) == [last, last + 4]
+    assert f"event {last + 3} is not shown, for it is damaged" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("after", "position"), [(None, (0, 0)), ("7", (7, 0)), ("7.", (7, 0)), ("7.3", (6, 3))]
 )

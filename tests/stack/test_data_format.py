@@ -35,8 +35,10 @@ NEWER = (
     OURS.model_copy(update={"format": FORMAT + 1, "version": "99.1"}),
     OURS.model_copy(update={"events": (*OURS.events, "JobPaused 1"), "version": "99.1"}),
     OURS.model_copy(update={"events": (*OURS.events, "JobSubmitted 2"), "version": "99.1"}),
+    OURS.model_copy(update={"events": (*OURS.events, "JobSpec.method dream"), "version": "99.1"}),
 )
 OLDER = OURS.model_copy(update={"format": 0, "version": "0.0.1", "events": OURS.events[:3]})
+NEWER_FORMAT = {"finetrail-format": str(FORMAT + 1), "finetrail-version": "99.1"}
 ROLES = ("up", "core", "gateway", "handlers", "projections", "delivery", "agent")
 
 
@@ -65,7 +67,7 @@ def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-@pytest.mark.parametrize("newer", NEWER, ids=["layout", "event", "version of an event"])
+@pytest.mark.parametrize("newer", NEWER, ids=["layout", "event", "version of an event", "word"])
 async def test_a_stack_on_a_newer_directory_refuses_before_it_touches_anything(
     settings: Settings, newer: Written
 ) -> None:
@@ -144,8 +146,15 @@ def test_a_record_of_a_far_newer_build_can_still_be_read(tmp_path: Path) -> None
 def test_the_log_says_the_same_as_the_directory() -> None:
     check_stream(stream_metadata(), "The log")
     check_stream({}, "The log")
-    with pytest.raises(StackError, match="its format is 2"):
-        check_stream(stream_metadata() | {"finetrail-format": "2"}, "The log")
+    with pytest.raises(StackError, match=f"its format is {FORMAT + 1}"):
+        check_stream(stream_metadata() | {"finetrail-format": str(FORMAT + 1)}, "The log")
+
+
+def test_what_is_compared_names_the_words_that_an_older_build_could_not_read() -> None:
+    assert {"JobSubmitted 1", "JobSpec.method sft"} <= set(OURS.events)
+    assert not [named for named in OURS.events if named.split(" ")[0].endswith(".type")]
+    size = sum(len(f"{name}{value}") for name, value in stream_metadata().items())
+    assert size < 64 * 1024, "the server takes no more than 128 KiB of a stream's metadata"
 
 
 async def test_the_doctor_says_it_and_touches_nothing(
@@ -178,7 +187,7 @@ async def test_an_older_log_is_brought_up_to_date_and_a_newer_one_left_alone(
         await bootstrap(settings)
         assert await differences(nc, [settings.agent_id]) == []
 
-        newer = stream_metadata() | {"finetrail-format": "2", "finetrail-version": "99.1"}
+        newer = stream_metadata() | NEWER_FORMAT
         await _update(nc, newer)
         before = await _config(nc)
         for role in ("core", "gateway", "handlers", "projections", "delivery"):
@@ -215,7 +224,7 @@ async def test_a_log_that_cannot_be_asked_yet_is_not_taken_for_an_old_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def connect(*_: object, **__: object) -> Recovering:
-        return Recovering(stream_metadata() | {"finetrail-format": "2"})
+        return Recovering(stream_metadata() | NEWER_FORMAT)
 
     monkeypatch.setattr("finetrail.compatibility.connect", connect)
     monkeypatch.setattr("finetrail.compatibility.close", Recovering.close)

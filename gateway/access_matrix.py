@@ -66,6 +66,7 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         ("POST", f"{_API}/keys"): "admin",
         ("DELETE", f"{_API}/keys/{{key_id}}"): "admin",
         ("GET", f"{_API}/agents"): "viewer",
+        ("GET", f"{_API}/agents/{{agent_id}}"): "viewer",
         ("POST", f"{_API}/agents/join-tokens"): "admin",
         ("POST", f"{_API}/agents/join"): "public",  # with a token that is good once
         ("POST", f"{_API}/agents/{{agent_id}}/drain"): "admin",

@@ -14,13 +14,12 @@ from domain.access.commands import IssueKey, RevokeKey
 from domain.access.events import Role
 from domain.agents.commands import DrainAgent
 from gateway.api_keys import NewKey, new_key
-from gateway.as_of import Shown
+from gateway.as_of import Readable, Shown, missing
 from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, require_revision
 from gateway.fleet import Fleet
 from gateway.keyring import Keyring
 from gateway.pages import Page
-from gateway.problems import Problem
 from projections.access_keys import AccessKeyRow
 from projections.agents import AgentRow
 from projections.answers import QueueItem
@@ -191,6 +190,19 @@ class AgentsController(Controller):
         rows = await shown.queries.agents(workspace)
         return shown.whole([agent_answer(row, None if past else fleet) for row in rows])
 
+    @get("/{agent_id:uuid}")
+    async def agent(
+        self,
+        agent_id: FromPath[UUID],
+        shown: NamedDependency[Shown],
+        fleet: NamedDependency[Fleet],
+        workspace: NamedDependency[str],
+    ) -> Response[Agent]:
+        """One of them. With `as_of`, what it says itself every second is null."""
+        row = await require_agent(shown.queries, workspace, agent_id)
+        past = shown.queries.sequence is not None
+        return shown.answered(agent_answer(row, None if past else fleet))
+
     @post("/{agent_id:uuid}/drain", status_code=202)
     async def drain(
         self,
@@ -237,11 +249,11 @@ def _issued(key: NewKey, body: IssueBody, caller: Caller, done: Done) -> IssuedK
     )
 
 
-async def require_agent(queries: Queries, workspace: str, agent_id: UUID) -> AgentRow:
+async def require_agent(queries: Readable, workspace: str, agent_id: UUID) -> AgentRow:
     for row in await queries.agents(workspace):
         if row.id == agent_id:
             return row
-    raise Problem("not_found", f"There is no agent {agent_id}.")
+    raise missing(queries, f"agent {agent_id}")
 
 
 def agent_answer(row: AgentRow, fleet: Fleet | None, done: Done | None = None) -> Agent:

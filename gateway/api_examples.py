@@ -407,6 +407,7 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
             "sequence": 60,
         },
         (f"{_API}/agents", "get"): _page(_AGENT),
+        (f"{_API}/agents/{{agent_id}}", "get"): _AGENT,
         (f"{_API}/agents/{{agent_id}}/drain", "post"): _AGENT | {"status": "draining"},
         (f"{_API}/agents/{{agent_id}}/revoke", "post"): _AGENT | {"status": "revoked"},
         (f"{_API}/agents/join-tokens", "post"): {

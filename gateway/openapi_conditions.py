@@ -21,6 +21,8 @@ TAGGED: Final = frozenset(
         "/api/v1/models/{name}",
         _VERSION,
         "/api/v1/evaluations/{evaluation_id}",
+        "/api/v1/agents/{agent_id}",
+        "/api/v1/webhooks/{webhook_id}",
     }
 )
 GUARDED: Final = frozenset(

@@ -50,6 +50,18 @@ def list_(as_of: AsOf = None, url: Url = None, key: Key = None, json: Json = Fal
 
 
 @app.command()
+def show(
+    agent: AgentId, as_of: AsOf = None, url: Url = None, key: Key = None, json: Json = False
+) -> None:
+    """Show one agent: what it can do, what it holds, when it was last heard."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        found = client.agent(agent, as_of=as_of)
+    views.write(found, json, views.one_record)
+
+
+@app.command()
 def drain(agent: AgentId, url: Url = None, key: Key = None, json: Json = False) -> None:
     """Give it nothing more; it finishes what it holds. Needs the role admin."""
     from finetrail.cli import session, views

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finetrail.cli.options import Json, Key, Url
+from finetrail.cli.options import AsOf, Json, Key, Url
 
 app = typer.Typer(
     help="Have other systems told what happens; to change them needs the role admin.",
@@ -21,12 +21,12 @@ COLUMNS = ("id", "url", "event_types", "status", "cursor", "waiting", "descripti
 
 
 @app.command("list")
-def list_(url: Url = None, key: Key = None, json: Json = False) -> None:
+def list_(as_of: AsOf = None, url: Url = None, key: Key = None, json: Json = False) -> None:
     """List them with how far each has come in the log, and how many deliveries wait."""
     from finetrail.cli import session, views
 
     with session.connected(url, key) as client:
-        found = client.webhooks()
+        found = client.webhooks(as_of=as_of)
     views.write(found, json, lambda some: views.records(_rows(some), "There are no webhooks."))
 
 
@@ -61,12 +61,18 @@ def add(
 
 
 @app.command()
-def show(webhook_id: WebhookId, url: Url = None, key: Key = None, json: Json = False) -> None:
+def show(
+    webhook_id: WebhookId,
+    as_of: AsOf = None,
+    url: Url = None,
+    key: Key = None,
+    json: Json = False,
+) -> None:
     """Show one. What may be a secret in its address is left out."""
     from finetrail.cli import session, views
 
     with session.connected(url, key) as client:
-        found = client.webhook(webhook_id)
+        found = client.webhook(webhook_id, as_of=as_of)
     views.write(found, json, views.one_record)
 
 

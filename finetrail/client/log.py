@@ -62,6 +62,10 @@ class LogCalls(Calls):
         """With ``as_of`` what an agent says itself every second is None."""
         return self._list("/agents", as_of=point(as_of))
 
+    def agent(self, agent_id: str, *, as_of: Point | None = None) -> dict[str, Any]:
+        """One of them; in the past nothing is said of what it says itself every second."""
+        return self._get(f"/agents/{part(agent_id)}", as_of=point(as_of))
+
     def join_token(self, name: str = "", *, minutes: int = 10) -> dict[str, Any]:
         """The answer's ``token`` lets one machine in, once, and is shown this once."""
         return self._post("/agents/join-tokens", {"name": name, "minutes": minutes})

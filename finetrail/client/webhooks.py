@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from finetrail.client.calls import Calls, without_none
+from finetrail.client.calls import Calls, Point, point, without_none
 
 
 class WebhookCalls(Calls):
-    def webhooks(self) -> list[dict[str, Any]]:
-        """Those that are there, with how far each has come."""
-        return self._list("/webhooks")
+    def webhooks(self, *, as_of: Point | None = None) -> list[dict[str, Any]]:
+        """Those that are there, with how far each has come, which nobody knows of the past."""
+        return self._list("/webhooks", as_of=point(as_of))
 
     def webhook_event_types(self) -> list[str]:
         """The types that may be chosen."""
@@ -21,8 +21,8 @@ class WebhookCalls(Calls):
         asked = {"url": url, "event_types": event_types, "description": description}
         return self._post("/webhooks", asked)
 
-    def webhook(self, webhook_id: str) -> dict[str, Any]:
-        return self._get(f"/webhooks/{webhook_id}")
+    def webhook(self, webhook_id: str, *, as_of: Point | None = None) -> dict[str, Any]:
+        return self._get(f"/webhooks/{webhook_id}", as_of=point(as_of))
 
     def change_webhook(self, webhook_id: str, **changes: Any) -> dict[str, Any]:
         """Change what is named: `url`, `event_types` (None for all), `description`."""

@@ -208,7 +208,11 @@ async def test_agents_of_the_past_say_nothing_of_their_presence(world: World) ->
     await world.enrolled()
     (then,) = (await get(world, "/agents", as_of=world.events)).json()["items"]
     (now,) = (await get(world, "/agents")).json()["items"]
+    one = f"/agents/{now['id']}"
 
+    assert (await get(world, one)).json() == now
+    assert (await get(world, one, as_of=world.events)).json() == then
+    assert "at sequence 1" in (await get(world, one, as_of=1)).json()["detail"]
     assert (then["name"], then["connected"], then["slots"]) == ("box", None, None)
     assert now["connected"] is False
     assert (await get(world, "/agents", as_of=1)).json()["items"] == []

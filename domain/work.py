@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
-from domain.jobs.spec import JobSpec
+from domain.jobs.spec import JobSpec, Tuning
 
 
 class _Message(BaseModel):
@@ -134,6 +134,8 @@ class Started(_Message):
     base_model: BaseModelRecord | None = None
     base_model_folder: str | None = None  # its files are to be stored: it was made here
     supervision: Supervision | None = None
+    tuning: Tuning | None = None  # as it is done; not always what was asked for
+    precision: str | None = None  # "float32", "bfloat16" or "float16"
 
 
 class StepDone(_Message):
@@ -167,6 +169,15 @@ class CheckpointWritten(_Message):
     folder: str
 
 
+class MicroBatchHalved(_Message):
+    """Memory ran out: fewer tokens are computed at once from here on, over batches of the same rows."""
+
+    fact: Literal["micro_batch_halved"] = "micro_batch_halved"
+    step: int  # the optimizer step that is done again, from 1
+    micro_batch_tokens: int  # at once, from now on
+    reason: str  # the first line of what torch said
+
+
 class TrainingFinished(_Message):
     fact: Literal["finished"] = "finished"
     folder: str  # adapter files: adapter_config.json, adapter_model.safetensors, labels.json
@@ -177,6 +188,7 @@ class TrainingFinished(_Message):
     seconds: float  # of this attempt's loop
     final_loss: float
     validation_accuracy: float | None
+    best_step: int | None = None  # whose weights these are, where the best were kept
 
 
 class LogLine(_Message):
@@ -254,6 +266,7 @@ Fact = Annotated[
     | StepDone
     | EpochDone
     | CheckpointWritten
+    | MicroBatchHalved
     | TrainingFinished
     | LogLine
     | Failed
@@ -304,6 +317,7 @@ __all__ = [
     "Failed",
     "HeldWork",
     "LogLine",
+    "MicroBatchHalved",
     "PredictReply",
     "PredictRequest",
     "Prediction",

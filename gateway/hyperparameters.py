@@ -24,12 +24,17 @@ def defaults_table() -> str:
 
 
 def _flat(values: Hyperparameters) -> dict[str, Any]:
-    plain = values.model_dump(exclude={"lora"})
-    return plain | {f"lora.{name}": value for name, value in values.lora.model_dump().items()}
+    plain = dict(values)
+    lora = dict(plain.pop("lora"))
+    return plain | {f"lora.{name}": value for name, value in lora.items()}
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, int | float) else str(value or "none")
 
 
 DEFAULTS: Final = f"What is left out takes the default of the method:\n\n{defaults_table()}"

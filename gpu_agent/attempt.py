@@ -15,7 +15,13 @@ from pydantic import ValidationError
 
 from domain.base_models import BaseModelRecord
 from domain.evaluations.commands import RecordResult
-from domain.jobs.commands import CompleteJob, RecordCheckpoint, RecordEpoch, RecordStart
+from domain.jobs.commands import (
+    CompleteJob,
+    RecordCheckpoint,
+    RecordEpoch,
+    RecordMicroBatch,
+    RecordStart,
+)
 from domain.messages import Command
 from domain.telemetry import Level
 from domain.work import (
@@ -26,6 +32,7 @@ from domain.work import (
     Fact,
     Failed,
     LogLine,
+    MicroBatchHalved,
     Started,
     StepDone,
     Stopped,
@@ -64,6 +71,7 @@ HOPELESS: Final = {errno.ENOENT, errno.EIO, errno.EACCES}  # missing, damaged, n
 FLUSH_S: Final = 5.0  # the last lines should stand in the log before the job ends, but need not
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
+MAX_REASON: Final = 2000  # characters of what torch said
 
 T = TypeVar("T")
 Outcome = Literal["finished", "failed", "released", "stopped", "fenced"]
@@ -244,7 +252,7 @@ class RunningAttempt:
                 self._telemetry.step(fact)
             case LogLine():
                 self._telemetry.log(fact.level, fact.message)
-            case Started() | EpochDone() | CheckpointWritten():
+            case Started() | EpochDone() | CheckpointWritten() | MicroBatchHalved():
                 self._put(fact)
             case TrainingFinished() | EvaluationFinished() | Failed() | Stopped():
                 return fact
@@ -298,6 +306,8 @@ class RunningAttempt:
                         await self._report_epoch(fact)
                     case CheckpointWritten():
                         await self._report_checkpoint(fact)
+                    case MicroBatchHalved():
+                        await self._report_micro_batch(fact)
                     case _:
                         await self._report_end(fact)
                         return
@@ -364,6 +374,17 @@ class RunningAttempt:
         await self._reports.send(
             RecordCheckpoint(
                 job_id=self.attempt.work_id, attempt=self.attempt.number, checkpoint=saved
+            )
+        )
+
+    async def _report_micro_batch(self, fact: MicroBatchHalved) -> None:
+        await self._reports.send(
+            RecordMicroBatch(
+                job_id=self.attempt.work_id,
+                attempt=self.attempt.number,
+                step=fact.step,
+                micro_batch_tokens=fact.micro_batch_tokens,
+                reason=fact.reason[:MAX_REASON],
             )
         )
 

@@ -56,7 +56,10 @@ def _until_stopped(order: ChildInput, orders: Orders) -> Iterator[Fact]:
 
 def _work(order: ChildInput) -> Iterator[Fact]:
     # torch takes seconds to load: by now the process hears its parent, and dies with it.
-    leave_out_quantisation()
+    hyperparameters = order.assignment.spec.hyperparameters
+    quantises = hyperparameters.tuning == "qlora" or hyperparameters.optimizer == "adamw_8bit"
+    if not (quantises and isinstance(order.assignment, TrainAssignment)):
+        leave_out_quantisation()
     match order.assignment:
         case TrainAssignment() as assignment:
             return _train(order, assignment)

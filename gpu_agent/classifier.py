@@ -108,6 +108,8 @@ def add_lora(base: Base, files: BaseModelFiles, lora: LoraConfig, seed: int) -> 
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
         target_modules=named or free,
         exclude_modules=[name for name in linear if _inside(name, base.head)],
         modules_to_save=list(base.head),

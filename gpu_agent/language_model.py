@@ -10,10 +10,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from gpu_agent.base_models import LOADING, BaseModelFiles
 from gpu_agent.outcomes import BaseModelRefused
+from gpu_agent.precision import dtype_of
 from gpu_agent.rendering import turn_end
 
 # Of the largest logit: what rounding alone may change where two rows are computed together.
-ROUNDING: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+ROUNDING: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 # A step then takes 37 % less time, and at 1024 56 %; narrower ones are quick enough with all digits.
 BFLOAT16_HIDDEN: Final = 512
 
@@ -41,10 +42,13 @@ class LanguageModel:
         return dtype
 
 
-def load_language_model(files: BaseModelFiles, device: torch.device) -> LanguageModel:
-    """Load a model and its tokenizer.
+def load_language_model(
+    files: BaseModelFiles, device: torch.device, asked: str = "auto"
+) -> LanguageModel:
+    """Load a model and its tokenizer; ``asked`` is a precision, and "auto" the one that pays.
 
     Raises:
+        PrecisionUnfit: the device is not made for it.
         BaseModelRefused: there is no causal language model in the files, or none that can be read.
     """
     try:
@@ -52,7 +56,7 @@ def load_language_model(files: BaseModelFiles, device: torch.device) -> Language
         hidden = config.get_text_config().hidden_size
         network, loading = AutoModelForCausalLM.from_pretrained(
             files.path,
-            dtype=precision(device, hidden),
+            dtype=precision(device, hidden) if asked == "auto" else dtype_of(asked, device),
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # they are refused below, by name
             output_loading_info=True,

@@ -1,14 +1,15 @@
 """Low-rank adapters of linear layers, written and read in peft's format (Hu et al. 2021, equation 3).
 
-A layer's output is W x + scale · B A x, with scale = alpha / rank. Adapters can be laid over one
-network in turn, without a copy: a layer only points to the one in use.
+A layer's output is W x + scale · B A x, with scale = alpha / rank, or alpha / √rank (rsLoRA). In DoRA
+the rows of W + scale · B A have learned lengths. Adapters can be laid over one network in turn,
+without a copy: a layer only points to the one in use.
 """
 
 import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +25,11 @@ from domain.jobs.spec import ALL_LINEAR, LoraConfig
 from gpu_agent.adapter_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, write_json
 from gpu_agent.language_model import LanguageModel
 from gpu_agent.outcomes import BaseModelRefused, CheckpointUnreadable
+from gpu_agent.quantisation import Nf4Linear
 
-NAME: Final = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<part>[AB])\.weight")
+NAME: Final = re.compile(
+    r"base_model\.model\.(?P<layer>.+)\.lora_(?:[AB]\.weight|magnitude_vector)"
+)
 # What peft can do and these layers cannot; an adapter that needs it is refused.
 UNKNOWN: Final = (
     "alpha_pattern",
@@ -36,7 +40,6 @@ UNKNOWN: Final = (
     "rank_pattern",
     "target_parameters",
     "trainable_token_indices",
-    "use_dora",
 )
 
 
@@ -47,6 +50,10 @@ class Pair:
     a: Tensor  # (rank, in)
     b: Tensor  # (out, rank)
     scale: float
+    magnitude: Tensor | None = None  # (out,): the length of each row, in DoRA
+    factor: Tensor | None = (
+        None  # (out,): what brings each row to that length, once nothing changes
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +105,61 @@ class _Drop(Function):
 class LoraLinear(nn.Linear):
     """Takes the place of a linear layer and shares its weights; without a pair it is that layer."""
 
-    def __init__(self, layer: nn.Linear) -> None:
+    def __init__(self, layer: nn.Linear | Nf4Linear) -> None:
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        self.weight, self.bias = layer.weight, layer.bias
+        self.register_parameter("bias", layer.bias)
+        # In a tuple: as a module of its own it would be found, and adapted, once more.
+        self._packed: tuple[Nf4Linear, ...] = ()
+        if isinstance(layer, Nf4Linear):
+            self._packed = (layer,)
+        else:
+            self.weight = layer.weight
         self.pair: Pair | None = None
         self.dropout: InputDropout | None = None
 
     @override
     def forward(self, input: Tensor) -> Tensor:
-        out = linear(input, self.weight, self.bias)
         if self.pair is None:
-            return out
-        x = self.dropout(input) if self.dropout else input
+            return self._frozen(input, self.bias)
+        if self.pair.magnitude is not None:
+            return self._rescaled(input, self.pair, self.pair.magnitude)
+        return self._low_rank(self._frozen(input, self.bias), input, self.pair)
+
+    def dense(self) -> Tensor:
+        """(out, in): the frozen weights."""
+        return self._packed[0].dense() if self._packed else self.weight
+
+    def _frozen(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        if self._packed:
+            return _plus(self._packed[0].product(x), bias)
+        return linear(x, self.weight, bias)
+
+    def _low_rank(self, out: Tensor, x: Tensor, pair: Pair) -> Tensor:
+        x = self.dropout(x) if self.dropout else x
         # Trained in float32, whatever the frozen weights are in: small steps would be rounded away.
-        inner = linear(x, self.pair.a.to(x.dtype))
-        return out.add_(linear(inner, self.pair.b.to(x.dtype)), alpha=self.pair.scale)
+        inner = linear(x, pair.a.to(x.dtype))
+        return out.add_(linear(inner, pair.b.to(x.dtype)), alpha=pair.scale)
+
+    def _rescaled(self, x: Tensor, pair: Pair, magnitude: Tensor) -> Tensor:
+        """Multiply each row of W + scale · B A by what brings it to its learned length."""
+        factor = pair.factor
+        if factor is None:
+            factor = magnitude / row_lengths(self.dense(), pair)
+        out = self._low_rank(self._frozen(x, None), x, pair) * factor.to(x.dtype)
+        return _plus(out, self.bias)
+
+
+def _plus(out: Tensor, bias: Tensor | None) -> Tensor:
+    return out if bias is None else out + bias
+
+
+@torch.no_grad()
+def row_lengths(weight: Tensor, pair: Pair) -> Tensor:
+    """(out,) float32: ‖W + scale · B A‖ by row, which gets no gradient (Liu et al. 2024, section 4.3)."""
+    whole = torch.addmm(weight.float(), pair.b.float(), pair.a.float(), alpha=pair.scale)
+    lengths: Tensor = torch.linalg.vector_norm(whole, dim=1)
+    return lengths
 
 
 def add_lora(model: LanguageModel, config: LoraConfig, seed: int) -> dict[str, nn.Parameter]:
@@ -143,9 +189,14 @@ def add_lora(model: LanguageModel, config: LoraConfig, seed: int) -> dict[str, n
         a = nn.Parameter(first.to(model.device))
         b = nn.Parameter(torch.zeros(layer.out_features, config.rank, device=model.device))
         adapted = _adaptable(model, path, layer)
-        adapted.pair = Pair(a, b, config.alpha / config.rank)
-        adapted.dropout = dropping
+        pair = Pair(a, b, _scale(config.alpha, config.rank, rslora=config.rslora))
         parameters |= {_name(path, "A"): a, _name(path, "B"): b}
+        if config.dora:
+            lengths = nn.Parameter(row_lengths(adapted.dense(), pair))
+            pair = replace(pair, magnitude=lengths)
+            parameters[_magnitude_name(path)] = lengths
+        adapted.pair = pair
+        adapted.dropout = dropping
     return parameters
 
 
@@ -174,8 +225,11 @@ def save_lora(folder: Path, model: LanguageModel, config: LoraConfig) -> None:
     tensors: dict[str, Tensor] = {}
     for path, layer in model.adaptable.items():
         if layer.pair:
-            tensors[_name(path, "A")] = layer.pair.a.detach().float().cpu().contiguous()
-            tensors[_name(path, "B")] = layer.pair.b.detach().float().cpu().contiguous()
+            tensors[_name(path, "A")] = layer.pair.a
+            tensors[_name(path, "B")] = layer.pair.b
+            if layer.pair.magnitude is not None:
+                tensors[_magnitude_name(path)] = layer.pair.magnitude
+    tensors = {name: each.detach().float().cpu().contiguous() for name, each in tensors.items()}
     save_file(dict(sorted(tensors.items())), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     targets = set(config.target_modules)
     if ALL_LINEAR in targets:
@@ -195,8 +249,8 @@ def save_lora(folder: Path, model: LanguageModel, config: LoraConfig) -> None:
         "inference_mode": True,
         "init_lora_weights": True,
         "modules_to_save": None,
-        "use_dora": False,
-        "use_rslora": False,
+        "use_dora": config.dora,
+        "use_rslora": config.rslora,
     }
     write_json(folder / ADAPTER_CONFIG, content)
 
@@ -211,6 +265,7 @@ def read_lora_weights(folder: Path, model: LanguageModel) -> LoraWeights:
         config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(folder / ADAPTER_WEIGHTS)
         rank, scale = _rank_and_scale(config)
+        dora = bool(config.get("use_dora"))
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise CheckpointUnreadable(f"{folder.name}: the adapter is unreadable: {error}") from error
     layers: dict[str, Pair] = {}
@@ -224,7 +279,15 @@ def read_lora_weights(folder: Path, model: LanguageModel) -> LoraWeights:
         if shapes != ((rank, layer.in_features), (layer.out_features, rank)):
             raise CheckpointUnreadable(f"{folder.name}: {path} has the shapes {shapes}")
         a, b = (part.to(model.device, model.dtype) for part in (pair[0], pair[1]))
-        layers[path] = Pair(a, b, scale)
+        read = Pair(a, b, scale)
+        if dora:
+            magnitude = tensors.get(_magnitude_name(path))
+            if magnitude is None or tuple(magnitude.shape) != (layer.out_features,):
+                raise CheckpointUnreadable(f"{folder.name}: {path} has no lengths for its rows")
+            magnitude = magnitude.to(model.device)
+            factor = magnitude / row_lengths(layer.weight, read)
+            read = replace(read, magnitude=magnitude, factor=factor)
+        layers[path] = read
     return LoraWeights(layers, rank)
 
 
@@ -234,8 +297,11 @@ def _rank_and_scale(config: dict[str, Any]) -> tuple[int, float]:
     if needed := [name for name in UNKNOWN if config.get(name)]:
         raise ValueError(f"it needs {', '.join(needed)}")
     rank = int(config["r"])
-    root = math.sqrt(rank) if config.get("use_rslora") else rank
-    return rank, float(config["lora_alpha"]) / root
+    return rank, _scale(config["lora_alpha"], rank, rslora=bool(config.get("use_rslora")))
+
+
+def _scale(alpha: float, rank: int, *, rslora: bool) -> float:
+    return alpha / (math.sqrt(rank) if rslora else rank)
 
 
 def _paths(tensors: Iterable[str], folder: Path) -> list[str]:
@@ -245,19 +311,19 @@ def _paths(tensors: Iterable[str], folder: Path) -> list[str]:
     return sorted({match["layer"] for match in matches.values() if match})
 
 
-def _targets(network: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Linear]:
+def _targets(network: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
     """Find linear layers by the ends of their paths, or all of them but the output head."""
     head = network.get_output_embeddings()  # type: ignore[operator]
     return {
         path: module
         for path, module in network.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear | Nf4Linear)
         and module is not head
         and (ALL_LINEAR in names or any(f".{path}".endswith(f".{name}") for name in names))
     }
 
 
-def _adaptable(model: LanguageModel, path: str, layer: nn.Linear) -> LoraLinear:
+def _adaptable(model: LanguageModel, path: str, layer: nn.Linear | Nf4Linear) -> LoraLinear:
     if isinstance(layer, LoraLinear):
         return layer
     adapted = LoraLinear(layer)
@@ -269,3 +335,7 @@ def _adaptable(model: LanguageModel, path: str, layer: nn.Linear) -> LoraLinear:
 
 def _name(path: str, part: str) -> str:
     return f"base_model.model.{path}.lora_{part}.weight"
+
+
+def _magnitude_name(path: str) -> str:
+    return f"base_model.model.{path}.lora_magnitude_vector"

@@ -20,7 +20,7 @@ from gpu_agent.rendering import Rendered
 SEGMENTS: Final = "finetrail_segments"  # the name of this attention in transformers
 TRIED: Final = (5, 8)  # tokens of the two rows that are tried together
 # Of the largest logit. Rounding gives a hundredth of it; a row that sees the other, ten times more.
-AGREEMENT: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+AGREEMENT: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 
 
 class PackingUnfit(Exception):

@@ -35,7 +35,7 @@ def claim_stdout() -> BinaryIO:
 
 
 def leave_out_quantisation() -> None:
-    """Keep peft from loading bitsandbytes: over a second at every start, and no recipe here quantises."""
+    """Keep peft from loading bitsandbytes: over a second at every start, and most work does without."""
     not_to_be_found: Any = None
     sys.modules.setdefault("bitsandbytes", not_to_be_found)
 

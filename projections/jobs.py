@@ -17,6 +17,7 @@ from domain.jobs.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
+    MicroBatchHalved,
 )
 from domain.messages import Event, Recorded
 from domain.model_versions.events import VersionRegistered
@@ -47,6 +48,7 @@ class JobRow:
     step: int = 0  # done, as far as events tell
     steps: int | None = None
     checkpoint_step: int | None = None
+    micro_batch_tokens: int | None = None  # at once, since memory ran out
     environment: dict[str, Any] | None = None  # domain.work.Environment
     base_model_record: dict[str, Any] | None = None  # domain.base_models.BaseModelRecord
     supervision: dict[str, Any] | None = None  # domain.work.Supervision
@@ -144,7 +146,7 @@ def _submitted(event: JobSubmitted, recorded: Recorded[Event]) -> JobRow:
         method=spec.method,
         dataset_id=spec.train.dataset_id,
         test_dataset_id=spec.test.dataset_id if spec.test else None,
-        spec=spec.model_dump(mode="json"),
+        spec=spec.in_full(),
         status="queued",
         epochs=spec.hyperparameters.epochs,
         created_at=recorded.recorded_at,
@@ -167,6 +169,8 @@ def _lived(row: JobRow, recorded: Recorded[Event]) -> JobRow:
             return changed(row, epoch=event.epoch, step=event.step)
         case CheckpointSaved() as event:
             return changed(row, checkpoint_step=event.checkpoint.step)
+        case MicroBatchHalved() as event:
+            return changed(row, micro_batch_tokens=event.micro_batch_tokens)
         case CancellationRequested():
             return changed(row, status="cancelling")
         case JobInterrupted() as event:

@@ -87,7 +87,7 @@ def _registered(event: VersionRegistered, recorded: Recorded[Event]) -> VersionR
             for file in event.files
         ],
         size=sum(file.blob.size for file in event.files),
-        spec=event.spec.model_dump(mode="json"),
+        spec=event.spec.in_full(),
         environment=event.environment.model_dump(mode="json"),
         train_rows=event.train_rows,
         trained_tokens=event.trained_tokens,

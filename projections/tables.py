@@ -109,6 +109,7 @@ job = Table(
     Column("step", BigInteger, nullable=False),
     Column("steps", BigInteger),
     Column("checkpoint_step", BigInteger),
+    Column("micro_batch_tokens", BigInteger),
     Column("environment", JSONB),
     Column("base_model_record", JSONB),
     Column("supervision", JSONB),

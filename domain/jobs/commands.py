@@ -7,7 +7,7 @@ from pydantic import Field
 
 from domain.base_models import BaseModelRecord
 from domain.blobs import FileEntry
-from domain.jobs.spec import DatasetRef, HyperparameterChoices, Method, SplitConfig
+from domain.jobs.spec import DatasetRef, HyperparameterChoices, Method, SplitConfig, Tuning
 from domain.messages import Command
 from domain.subjects import Name
 from domain.work import Environment, Supervision, TrainingCheckpoint
@@ -69,6 +69,8 @@ class RecordStart(_Report):
     total_parameters: int
     base_model: BaseModelRecord | None = None
     supervision: Supervision | None = None
+    tuning: Tuning | None = None
+    precision: str | None = None
 
 
 class RecordEpoch(_Report):
@@ -86,6 +88,15 @@ class RecordCheckpoint(_Report):
     checkpoint: TrainingCheckpoint
 
 
+class RecordMicroBatch(_Report):
+    """Memory ran out, and the attempt goes on with fewer tokens at once."""
+
+    type: Literal["RecordMicroBatch"] = "RecordMicroBatch"
+    step: int = Field(ge=1)
+    micro_batch_tokens: int = Field(ge=1)
+    reason: str = Field(max_length=2000)
+
+
 class CompleteJob(_Report):
     type: Literal["CompleteJob"] = "CompleteJob"
     adapter: tuple[FileEntry, ...]
@@ -96,6 +107,7 @@ class CompleteJob(_Report):
     seconds: float
     final_loss: float
     validation_accuracy: float | None = None
+    best_step: int | None = None
 
 
 class FailJob(_Report):
@@ -121,7 +133,14 @@ class ExpireLease(Command):
 
 
 JobReport = (
-    ClaimJob | RecordStart | RecordEpoch | RecordCheckpoint | CompleteJob | FailJob | ReleaseJob
+    ClaimJob
+    | RecordStart
+    | RecordEpoch
+    | RecordCheckpoint
+    | RecordMicroBatch
+    | CompleteJob
+    | FailJob
+    | ReleaseJob
 )
 JobCommand = (
     SubmitJob
@@ -130,6 +149,7 @@ JobCommand = (
     | RecordStart
     | RecordEpoch
     | RecordCheckpoint
+    | RecordMicroBatch
     | CompleteJob
     | FailJob
     | ReleaseJob

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from domain.base_models import BaseModelRecord
 from domain.blobs import FileEntry
-from domain.jobs.spec import JobSpec
+from domain.jobs.spec import JobSpec, Tuning
 from domain.messages import Event
 from domain.work import Environment, Supervision, TrainingCheckpoint
 
@@ -41,6 +41,8 @@ class JobStarted(Event):
     total_parameters: int
     base_model: BaseModelRecord | None = None
     supervision: Supervision | None = None
+    tuning: Tuning | None = None  # as it is done; not always what was asked for
+    precision: str | None = None  # "float32", "bfloat16" or "float16"
 
 
 class EpochCompleted(Event):
@@ -60,6 +62,17 @@ class CheckpointSaved(Event):
     job_id: UUID
     attempt: int
     checkpoint: TrainingCheckpoint
+
+
+class MicroBatchHalved(Event):
+    """Memory ran out: the attempt goes on with fewer tokens at once, over batches of the same rows."""
+
+    type: Literal["MicroBatchHalved"] = "MicroBatchHalved"
+    job_id: UUID
+    attempt: int
+    step: int  # the optimizer step that was done again, from 1
+    micro_batch_tokens: int
+    reason: str
 
 
 class CancellationRequested(Event):
@@ -90,6 +103,7 @@ class JobSucceeded(Event):
     seconds: float
     final_loss: float
     validation_accuracy: float | None
+    best_step: int | None = None  # whose weights these are, where the best were kept
 
 
 class JobFailed(Event):
@@ -112,6 +126,7 @@ JobEvent = (
     | JobStarted
     | EpochCompleted
     | CheckpointSaved
+    | MicroBatchHalved
     | CancellationRequested
     | JobInterrupted
     | JobSucceeded

@@ -17,6 +17,7 @@ from domain.jobs.commands import (
     JobReport,
     RecordCheckpoint,
     RecordEpoch,
+    RecordMicroBatch,
     RecordStart,
     ReleaseJob,
     SubmitJob,
@@ -33,6 +34,7 @@ from domain.jobs.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
+    MicroBatchHalved,
 )
 from domain.jobs.spec import (
     BASE_MODELS,
@@ -40,6 +42,7 @@ from domain.jobs.spec import (
     DatasetRef,
     JobSpec,
     Method,
+    Tuning,
     hyperparameters,
 )
 from domain.messages import Decider
@@ -214,6 +217,8 @@ def _report(report: JobReport, job: Running) -> Sequence[JobEvent]:
             saved = job.progress.checkpoint
             known = saved is not None and report.checkpoint.step <= saved.step
             return [] if known else [CheckpointSaved.model_validate(_facts(report))]
+        case RecordMicroBatch():
+            return [MicroBatchHalved.model_validate(_facts(report))]
         case CompleteJob():
             if not job.started:
                 raise NotStarted(f"attempt {report.attempt} of job {report.job_id} has not started")
@@ -255,7 +260,8 @@ def _spec(command: SubmitJob) -> JobSpec:
     test = _usable(command.test, "test dataset") if command.test_dataset_id else None
     method = command.method or METHODS[train.kind]
     base_model = command.base_model or BASE_MODELS[method]
-    _check_fit(method, base_model, train, test)
+    chosen = hyperparameters(method, base_model, command.hyperparameters)
+    _check_fit(method, base_model, chosen.tuning, train, test)
     return JobSpec(
         method=method,
         base_model=base_model,
@@ -263,12 +269,14 @@ def _spec(command: SubmitJob) -> JobSpec:
         train=train,
         test=test,
         split=command.split,
-        hyperparameters=hyperparameters(method, base_model, command.hyperparameters),
+        hyperparameters=chosen,
         seed=command.seed,
     )
 
 
-def _check_fit(method: Method, base_model: str, train: DatasetRef, test: DatasetRef | None) -> None:
+def _check_fit(
+    method: Method, base_model: str, tuning: Tuning, train: DatasetRef, test: DatasetRef | None
+) -> None:
     for what, ref in (("dataset", train), ("test dataset", test)):
         if ref is not None and METHODS[ref.kind] != method:
             raise MethodUnfit(
@@ -276,6 +284,8 @@ def _check_fit(method: Method, base_model: str, train: DatasetRef, test: Dataset
                 f"which is for {METHODS[ref.kind]}"
             )
     own = BASE_MODELS[method]
+    if tuning != "lora" and method == "sequence_classification":
+        raise MethodUnfit(f"{method} is trained with lora; {tuning} is for language models")
     if base_model in BASE_MODELS.values() and base_model != own:
         raise MethodUnfit(f"{method} cannot train {base_model}; its own base model is {own}")
     if test and (unknown := sorted(set(test.labels) - set(train.labels))):

@@ -1,6 +1,6 @@
 """What a job is asked to do: everything that decides its result, stated and recorded."""
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,10 @@ METHODS: dict[RowKind, Method] = {  # which one learns from such rows
     "instruction": "sft",
     "prompt_completion": "sft",
 }
+Tuning = Literal["lora", "qlora"]
+Schedule = Literal["linear", "cosine", "constant"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+OptimizerKind = Literal["adamw", "adamw_8bit"]
 ALL_LINEAR = "all-linear"  # as a target module: every linear layer but the output head
 
 
@@ -25,11 +29,29 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)  # JSON has neither
 
 
+def _later(default: Any, **rules: Any) -> Any:
+    """Declare a field that came later; its default can never change.
+
+    It is left out where it is written, because agents of an older build refuse what is new.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default, **rules)
+
+
+def _in_full(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _in_full(each) for name, each in value}
+    return list(value) if isinstance(value, tuple) else value
+
+
 class LoraConfig(_Part):
     rank: int = Field(default=8, ge=1, le=256)
     alpha: float = Field(default=16.0, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: tuple[str, ...] = ("query", "value")
+    # Scale by alpha / √rank instead of alpha / rank (Kalajdzievski 2023).
+    rslora: bool = _later(False)
+    # Learn the length of each row of the weights apart from its direction (Liu et al. 2024).
+    dora: bool = _later(False)
 
 
 class Hyperparameters(_Part):
@@ -43,6 +65,19 @@ class Hyperparameters(_Part):
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_length: int = Field(default=128, ge=8, le=8192)  # tokens; longer texts are truncated
     checkpoint_every: int = Field(default=20, ge=1)  # optimizer steps
+    tuning: Tuning = _later("lora")
+    # "qlora" becomes "lora" where nothing can quantise, and the job's start says so.
+    qlora_fallback: bool = _later(False)
+    schedule: Schedule = _later("linear")  # of the learning rate, behind the warm-up
+    # What is frozen is kept in it, and what is trained in float32.
+    precision: Precision = _later("auto")
+    optimizer: OptimizerKind = _later("adamw")
+    gradient_checkpointing: bool = _later(False)  # less memory, and a third more time
+    micro_batch_tokens: int | None = _later(None, ge=1)  # at once; None: the method's own
+    early_stopping_patience: int | None = _later(None, ge=1)  # epochs without a better one
+    keep_best: bool = _later(False)  # the weights of the epoch with the least validation loss
+    compile: bool = _later(False)
+    group_by_length: bool = _later(True)  # rows of like length in a batch; of a classification only
     lora: LoraConfig = LoraConfig()
 
 
@@ -53,6 +88,8 @@ class LoraChoices(_Part):
     alpha: float | None = Field(default=None, gt=0)
     dropout: float | None = Field(default=None, ge=0, lt=1)
     target_modules: tuple[str, ...] | None = None
+    rslora: bool | None = None
+    dora: bool | None = None
 
 
 class HyperparameterChoices(_Part):
@@ -66,6 +103,17 @@ class HyperparameterChoices(_Part):
     max_grad_norm: float | None = Field(default=None, gt=0)
     max_length: int | None = Field(default=None, ge=8, le=8192)  # tokens
     checkpoint_every: int | None = Field(default=None, ge=1)  # optimizer steps
+    tuning: Tuning | None = None
+    qlora_fallback: bool | None = None
+    schedule: Schedule | None = None
+    precision: Precision | None = None
+    optimizer: OptimizerKind | None = None
+    gradient_checkpointing: bool | None = None
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    early_stopping_patience: int | None = Field(default=None, ge=1)  # epochs
+    keep_best: bool | None = None
+    compile: bool | None = None
+    group_by_length: bool | None = None
     lora: LoraChoices = LoraChoices()
 
 
@@ -130,3 +178,8 @@ class JobSpec(_Part):
     split: SplitConfig = SplitConfig()
     hyperparameters: Hyperparameters = Hyperparameters()
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    def in_full(self) -> dict[str, Any]:
+        """As JSON, with every hyperparameter, also those that are left out where they say nothing."""
+        every = _in_full(self.hyperparameters)
+        return {**self.model_dump(mode="json"), "hyperparameters": every}

@@ -1,36 +1,38 @@
 """Sequence classification by LoRA: a flat generator of facts from rows to an adapter folder."""
 
-import math
 import time
-from collections.abc import Generator, Iterator
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from peft import PeftModel
-from torch import nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.optim import AdamW
 
-from domain.jobs.spec import Hyperparameters
-from domain.work import (
-    CheckpointWritten,
-    EpochDone,
-    Fact,
-    Started,
-    StepDone,
-    TrainAssignment,
-    TrainingFinished,
-)
+from domain.work import Fact, Started, TrainAssignment, TrainingFinished
+from gpu_agent import loop
 from gpu_agent.base_models import find_base_model, places_for
-from gpu_agent.checkpoints import LoopState, load_checkpoint, save_checkpoint
 from gpu_agent.classifier import add_lora, load_base, logits, save_adapter, trainable, training_mode
-from gpu_agent.data import Examples, epoch_batches, examples, make_batch, read_splits
+from gpu_agent.data import (
+    Examples,
+    epoch_batches,
+    examples,
+    make_batch,
+    read_splits,
+    shuffled_batches,
+)
 from gpu_agent.environment import describe, set_up
+from gpu_agent.layers import compile_layers, recompute_layers
+from gpu_agent.learner import state_before
+from gpu_agent.loop import Measured, Plan, Rows
+from gpu_agent.precision import autocast, name_of_precision
 from gpu_agent.protocol import ChildInput
-from gpu_agent.schedule import in_words, learning_rate, log, require_finite, total_steps, warning
+from gpu_agent.schedule import log, require_validation, total_steps, warning
+
+# A batch of the usual size at the usual length is computed whole; larger ones are parted.
+MICRO_BATCH_TOKENS: Final = 16_384
 
 
 def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
@@ -48,7 +50,13 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     splits = read_splits(spec, order.files.train, order.files.test)
     base = load_base(files, len(splits.labels), spec.seed)
     base_parameters = sum(weight.numel() for weight in base.encoder.parameters())
+    precision = state_before(order, assignment).precision or config.precision
+    precision = name_of_precision(precision, device)
+    if config.gradient_checkpointing:
+        recompute_layers(base.network)
     model = add_lora(base, files, config.lora, spec.seed).to(device)
+    if config.compile:
+        compile_layers(model)
     parameters = trainable(model)
     yield log(
         f"{files.id}, {sum(weight.numel() for weight in parameters.values()):,} trainable parameters; "
@@ -63,7 +71,7 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     longest = min(config.max_length, base.max_tokens)
     rows = examples(base.tokenizer, splits.train, splits.labels, longest)
     validation = examples(base.tokenizer, splits.validation, splits.labels, longest)
-    resume = order.files.checkpoint if assignment.resume_from else None
+    require_validation(config, len(validation))
     yield Started(
         environment=environment,
         total_steps=total_steps(len(rows), config),
@@ -75,11 +83,20 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
         trainable_parameters=sum(weight.numel() for weight in parameters.values()),
         total_parameters=sum(weight.numel() for weight in model.parameters()),
         base_model=files.record(base_parameters),
+        tuning="lora",
+        precision=precision,
     )
     started = time.monotonic()
-    state = yield from steps(
-        model, rows, validation, config, spec.seed, resume, order.work_dir / "checkpoints"
+    plan = Plan(
+        config=config,
+        seed=spec.seed,
+        precision=precision,
+        micro_batch_tokens=MICRO_BATCH_TOKENS,
+        checkpoints=order.work_dir / "checkpoints",
+        resume=order.files.checkpoint if assignment.resume_from else None,
     )
+    labelled = Labels(model, rows, validation, plan)
+    state = yield from loop.steps(labelled, parameters, plan)
     folder = order.work_dir / "adapter"
     save_adapter(folder, model, splits.labels)
     seconds = time.monotonic() - started
@@ -93,100 +110,61 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
         seconds=seconds,
         final_loss=state.final_loss,
         validation_accuracy=state.validation_accuracy,
+        best_step=state.best_step,
     )
 
 
-def steps(
-    model: PeftModel,
-    rows: Examples,
-    validation: Examples,
-    config: Hyperparameters,
-    seed: int,
-    resume: Path | None,
-    checkpoints: Path,
-) -> Generator[Fact, None, LoopState]:
-    """Train ``model`` in place, one ``StepDone`` per optimizer step; returns where the loop ended."""
-    device = next(model.parameters()).device
-    weights = trainable(model)
-    optimizer = AdamW(
-        weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
-    torch.manual_seed(seed)  # what dropout draws from
-    state = load_checkpoint(resume, weights, optimizer) if resume else LoopState()
-    total, per_epoch = total_steps(len(rows), config), math.ceil(len(rows) / config.batch_size)
-    began_at, began, epoch_began = state.step, time.monotonic(), time.monotonic()
-    batches: list[NDArray[np.int64]] = []
-    while state.step < total:
-        clock = time.monotonic()
-        epoch, at = divmod(state.step, per_epoch)
-        if at == 0 or not batches:
-            batches = epoch_batches(rows.tokens.lengths, config.batch_size, seed, epoch)
-        chosen = batches[at]
-        batch = make_batch(rows.tokens, chosen, device)
-        rate = learning_rate(state.step, total, config)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        training_mode(model)
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        loss = cross_entropy(output, rows.targets[torch.from_numpy(chosen)].to(device))
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(weights.values(), config.max_grad_norm)
-        require_finite(loss.item(), norm.item(), state.step + 1)
-        optimizer.step()
-        optimizer.zero_grad()
-        state = replace(
-            state,
-            step=state.step + 1,
-            epoch_loss=state.epoch_loss + loss.item() * len(chosen),
-            epoch_rows=state.epoch_rows + len(chosen),
-            tokens=state.tokens + batch.tokens,
-        )
-        now = time.monotonic()
-        yield StepDone(
-            step=state.step,
-            epoch=state.step / per_epoch,
-            loss=loss.item(),
-            learning_rate=rate,
-            grad_norm=norm.item(),
-            tokens_per_s=batch.tokens / (now - clock),
-            step_s=now - clock,
-            eta_s=(now - began) / (state.step - began_at) * (total - state.step),
-        )
-        epoch_over = state.step % per_epoch == 0
-        if epoch_over:
-            done = _close_epoch(model, validation, state, epoch + 1, now - epoch_began)
-            state = replace(
-                state,
-                epoch_loss=0.0,
-                epoch_rows=0,
-                final_loss=done.train_loss,
-                validation_accuracy=done.validation_accuracy,
-            )
-            yield done
-            yield log(in_words(done, config.epochs))
-            epoch_began = time.monotonic()
-        if epoch_over or state.step % config.checkpoint_every == 0:
-            folder = checkpoints / f"step-{state.step:06}"
-            save_checkpoint(folder, weights, optimizer, state)
-            yield CheckpointWritten(
-                step=state.step, epoch=state.step // per_epoch, folder=str(folder)
-            )
-    return state
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The cross-entropy of every row's label."""
 
+    model: PeftModel
+    train: Examples
+    validation: Examples
+    plan: Plan
 
-def _close_epoch(
-    model: PeftModel, validation: Examples, state: LoopState, epoch: int, seconds: float
-) -> EpochDone:
-    loss = accuracy = None
-    if len(validation):
-        scores = logits(model, validation.tokens)
-        loss = cross_entropy(scores, validation.targets).item()
-        accuracy = (scores.argmax(dim=1) == validation.targets).double().mean().item()
-    return EpochDone(
-        epoch=epoch,
-        step=state.step,
-        train_loss=state.epoch_loss / state.epoch_rows,
-        validation_loss=loss,
-        validation_accuracy=accuracy,
-        seconds=seconds,
-    )
+    @property
+    def rows(self) -> int:
+        return len(self.train)
+
+    def batches(self, epoch: int) -> Sequence[Rows]:
+        size, seed = self.plan.config.batch_size, self.plan.seed
+        if self.plan.config.group_by_length:
+            return epoch_batches(self.train.tokens.lengths, size, seed, epoch)
+        return shuffled_batches(self.rows, size, seed, epoch)
+
+    def prepare(self, rows: Rows, step: int) -> Rows:  # noqa: ARG002 - others need it
+        return rows
+
+    def parts(self, batch: Rows, tokens: int) -> Sequence[Rows]:
+        """Part a batch in its order; every row costs as much as the longest."""
+        at_once = max(1, tokens // int(self.train.tokens.lengths[batch].max()))
+        return np.split(batch, range(at_once, len(batch), at_once))
+
+    def terms(self, batch: Rows) -> int:
+        return len(batch)
+
+    def tokens(self, batch: Rows) -> int:
+        return int(self.train.tokens.lengths[batch].sum())
+
+    def loss(self, part: Rows) -> Tensor:
+        device = next(self.model.parameters()).device
+        batch = make_batch(self.train.tokens, part, device)
+        targets = self.train.targets[torch.from_numpy(part)].to(device)
+        with autocast(self.plan.precision, device):
+            said = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        return cross_entropy(said.logits.float(), targets, reduction="sum")
+
+    def measure(self) -> Measured:
+        if not len(self.validation):
+            return Measured(None, None)
+        scores = logits(self.model, self.validation.tokens)
+        loss = cross_entropy(scores, self.validation.targets).item()
+        right = scores.argmax(dim=1) == self.validation.targets
+        return Measured(loss, right.double().mean().item())
+
+    def training(self, *, on: bool) -> None:
+        if on:
+            training_mode(self.model)
+        else:
+            self.model.eval()

@@ -21,6 +21,7 @@ from domain.work import (
     Fact,
     Failed,
     LogLine,
+    MicroBatchHalved,
     Scores,
     Segment,
     Started,
@@ -70,6 +71,10 @@ def behave(order: ChildInput, orders: Orders) -> Iterator[Fact]:
             yield Failed(code="loss_not_finite", message="the loss is NaN", retryable=False)
         case ["steps", count]:
             yield from (step(number) for number in range(1, int(count) + 1))
+            yield finished(order)
+        case ["halves"]:
+            yield MicroBatchHalved(step=1, micro_batch_tokens=512, reason="no memory" * 1000)
+            yield step(1)
             yield finished(order)
         case ["gated", count]:
             yield from gated(order, int(count))

@@ -14,7 +14,13 @@ from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
 from domain.errors import PayloadTooLarge
 from domain.jobs.commands import CancelJob, ClaimJob, CompleteJob, ExpireLease
-from domain.jobs.events import CheckpointSaved, EpochCompleted, JobStarted, JobSucceeded
+from domain.jobs.events import (
+    CheckpointSaved,
+    EpochCompleted,
+    JobStarted,
+    JobSucceeded,
+    MicroBatchHalved,
+)
 from domain.jobs.spec import TINY
 from domain.messages import Command
 from finetrail.settings import Settings
@@ -298,6 +304,18 @@ def gates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def open_gates(folder: Path, *numbers: int) -> None:
     for number in numbers:
         (folder / str(number)).touch()
+
+
+async def test_memory_that_ran_out_is_in_the_log(core: Core, run: RunAgent, rows: BlobRef) -> None:
+    job_id = core.submit(spec_of("halves", rows))
+
+    async with run():
+        await core.assign(job_id)
+        await until(core.ended(job_id, "JobSucceeded"))
+
+    halved = [event for event in core.events[job_id] if isinstance(event, MicroBatchHalved)]
+    assert [(event.step, event.micro_batch_tokens) for event in halved] == [(1, 512)]
+    assert len(halved[0].reason) == 2000
 
 
 async def test_a_checkpoint_is_stored_reported_and_removed(

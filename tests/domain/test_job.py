@@ -20,6 +20,7 @@ from domain.jobs.commands import (
     JobCommand,
     RecordCheckpoint,
     RecordEpoch,
+    RecordMicroBatch,
     RecordStart,
     ReleaseJob,
     SubmitJob,
@@ -36,6 +37,7 @@ from domain.jobs.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
+    MicroBatchHalved,
 )
 from domain.jobs.job import MAX_ATTEMPTS, decider
 from domain.jobs.spec import (
@@ -121,6 +123,17 @@ def epoch_completed(number: int, attempt: int = 1) -> EpochCompleted:
 def save(step: int, attempt: int = 1) -> RecordCheckpoint:
     return RecordCheckpoint(
         job_id=JOB, attempt=attempt, agent_id=AGENT, checkpoint=samples.checkpoint(step)
+    )
+
+
+def halve() -> RecordMicroBatch:
+    return RecordMicroBatch(
+        job_id=JOB,
+        attempt=1,
+        agent_id=AGENT,
+        step=12,
+        micro_batch_tokens=1024,
+        reason="no memory",
     )
 
 
@@ -249,6 +262,10 @@ def test_what_is_chosen_is_laid_over_the_defaults_of_method_and_base_model() -> 
             {"test_dataset_id": samples.DATASET, "test": VALID, "train": CHATS},
             "the test dataset",
         ),
+        (
+            {"hyperparameters": HyperparameterChoices(tuning="qlora")},
+            "sequence_classification is trained with lora; qlora is for language models",
+        ),
     ],
 )
 def test_a_method_is_not_let_near_what_it_cannot_train_or_learn_from(
@@ -289,6 +306,11 @@ def test_reports_of_the_holder_are_recorded() -> None:
     running.when(start()).then(started())
     running.when(epoch(1)).then(epoch_completed(1))
     running.when(save(20)).then(saved(20))
+    running.when(halve()).then(
+        MicroBatchHalved(
+            job_id=JOB, attempt=1, step=12, micro_batch_tokens=1024, reason="no memory"
+        )
+    )
     running.when(fail()).then(JobFailed(job_id=JOB, attempt=1, code="oom", message="no memory"))
     job.given(submitted, claimed(), started()).when(complete()).then(succeeded())
 

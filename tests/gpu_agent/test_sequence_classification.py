@@ -205,7 +205,7 @@ def test_loss_that_is_not_a_number_is_an_outcome(
     data: Path, tmp_path: Path, models_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = recipe.cross_entropy
-    monkeypatch.setattr(recipe, "cross_entropy", lambda *given: whole(*given) * math.nan)
+    monkeypatch.setattr(recipe, "cross_entropy", lambda *a, **n: whole(*a, **n) * math.nan)
 
     with pytest.raises(LossNotFinite, match="step 1 is nan") as outcome:
         run(tiny.spec(data), data, tmp_path, models_folder)

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from gpu_agent import language_model
 from gpu_agent.checkpoints import LoopState
 from gpu_agent.data import read_conversation_splits, shuffled_batches
 from gpu_agent.language_model import LanguageModel
+from gpu_agent.loop import add_gradients
 from gpu_agent.lora import add_lora, install, read_lora_weights, use
 from gpu_agent.outcomes import DataUnreadable
 from gpu_agent.packing import row_by_row
 from gpu_agent.recipes import sft
+from gpu_agent.recipes.sft import Answers
 from gpu_agent.rendering import Rendered, render
 from gpu_agent.schedule import LossNotFinite
 from gpu_agent.supervision import NothingSupervised
@@ -166,6 +169,16 @@ def test_training_learns(facts: list[Fact]) -> None:
     assert epochs[-1].validation_accuracy > 0.2  # of tokens; one in 260 by chance
 
 
+def answers(
+    model: LanguageModel,
+    train: Sequence[Rendered] = (),
+    validation: Sequence[Rendered] = (),
+    *,
+    together: bool = False,
+) -> Answers:
+    return Answers(model, train, validation, 5, 0, together)
+
+
 def steps_over(
     model: LanguageModel, rows: list[Rendered], folder: Path, **changes: Any
 ) -> tuple[list[float], LoopState]:
@@ -197,13 +210,13 @@ def test_model_memorises_one_sentence(model: LanguageModel, tmp_path: Path) -> N
     assert losses[0] > 4
     # A frozen head of 32 dimensions, at random, can be no surer than this.
     assert losses[-1] < 0.2
-    assert sft.measure(model, [learned], together=False)[1] == 1.0
+    assert answers(model, validation=[learned]).measure().accuracy == 1.0
 
 
 def test_uniform_logits_cost_the_logarithm_of_the_vocabulary(model: LanguageModel) -> None:
     torch.nn.init.zeros_(model.network.get_output_embeddings().weight)
 
-    loss, _ = sft.measure(model, [row(12, seed=1), row(30, seed=2)], together=False)
+    loss = answers(model, validation=[row(12, seed=1), row(30, seed=2)]).measure().loss
 
     assert loss == pytest.approx(math.log(model.network.config.vocab_size), rel=1e-6)
 
@@ -214,7 +227,8 @@ def gradients(model: LanguageModel, rows: list[Rendered]) -> tuple[float, list[t
         if "lora_B" in name:
             torch.nn.init.constant_(weight, 0.02)
     with row_by_row(model.network) as together:
-        loss = sft.add_gradients(model, rows, together=together)
+        objective = answers(model, rows, together=together)
+        loss = add_gradients(objective, rows, sft.MICRO_BATCH_TOKENS)
     return loss, [weight.grad.clone() for weight in weights.values() if weight.grad is not None]
 
 
@@ -420,11 +434,11 @@ def test_adapter_answers_as_its_training_ended(
 
     install(model)
     use(model, read_lora_weights(Path(of_kind(facts, TrainingFinished)[0].folder), model))
-    loss, accuracy = sft.measure(model, validation, together=False)
+    measured = answers(model, validation=validation).measure()
 
     last = of_kind(facts, EpochDone)[-1]
-    assert loss == pytest.approx(last.validation_loss, abs=1e-5)
-    assert accuracy == last.validation_accuracy
+    assert measured.loss == pytest.approx(last.validation_loss, abs=1e-5)
+    assert measured.accuracy == last.validation_accuracy
 
 
 def test_model_that_cannot_be_packed_trains_one_row_at_a_time(

@@ -15,7 +15,7 @@ import openai
 import psutil
 import pytest
 
-from tests.e2e.harness import ROOT, Stack, running_stack, wait_for
+from tests.e2e.harness import ROOT, THREADS, Stack, running_stack, wait_for
 
 pytestmark = [pytest.mark.infra, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,7 +30,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path
     done = subprocess.run(
         [sys.executable, "-m", "finetrail", "demo", "--chat", "--json", "--keep"],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, **THREADS, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=500,

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.docs.blocks import blocks
-from tests.e2e.harness import ROOT, Stack
+from tests.e2e.harness import ROOT, THREADS, Stack
 
 pytestmark = [pytest.mark.infra, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,7 +24,7 @@ def test_the_demo_ends_with_a_better_model_and_leaves_nothing_running(tmp_path: 
     done = subprocess.run(
         [sys.executable, "-m", "finetrail", "demo", "--json"],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, **THREADS, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=500,

@@ -33,6 +33,7 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         ("POST", f"{_API}/jobs/{{job_id}}/cancel"): "editor",
         ("GET", f"{_API}/jobs/{{job_id}}/logs"): "viewer",
         ("POST", f"{_API}/jobs/{{job_id}}/logs"): "editor",
+        ("GET", f"{_API}/jobs/{{job_id}}/logs/chunks"): "viewer",
         ("POST", f"{_API}/jobs/{{job_id}}/logs/chunks"): "editor",
         ("GET", f"{_API}/jobs/{{job_id}}/metrics"): "viewer",
         ("GET", f"{_API}/jobs/{{job_id}}/events"): "viewer",

@@ -393,6 +393,19 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
                 "sequence": 2,
             }
         ),
+        (f"{_API}/jobs/{{job_id}}/logs/chunks", "get"): _page(
+            {
+                "name": "log_20261120T160000Z.jsonl.gz",
+                "source": "archived",
+                "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "size": 4211,
+                "lines": 96,
+                "first": 118,
+                "last": 131,
+                "time": _TIME,
+                "sequence": 57,
+            }
+        ),
         (f"{_API}/keys", "post"): {
             "key_id": "3f9a2c1b",
             "name": "nightly training",

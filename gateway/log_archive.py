@@ -3,8 +3,10 @@
 import errno
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from domain.telemetry import LogEmitted
 from gateway.ports import Blobs, Feed, FeedMessage
 
 PAGE: Final = 500
+CHUNKS: Final = frozenset({"LogsArchived", "LogChunkTaken"})
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +40,19 @@ class Chunk:
     blob: BlobRef
     first: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A chunk as the log tells of it. What was brought from outside has no place in telemetry."""
+
+    sequence: int  # of the event
+    time: datetime
+    name: str
+    blob: BlobRef
+    lines: int
+    first: int | None
+    last: int | None
 
 
 class LogArchive:
@@ -64,8 +80,24 @@ class LogArchive:
         """
         return {
             said["name"]: said["chunk"]["sha256"]
-            async for said in self._events(job_id, "LogChunkTaken")
+            async for message, said in self._events(job_id)
+            if message.headers.get("ce-type") == "LogChunkTaken"
         }
+
+    async def kept(self, job_id: UUID, after: int, limit: int) -> list[Kept]:
+        """Chunks of both kinds behind an event, oldest first.
+
+        Raises:
+            StoreUnavailable: The log is away.
+        """
+        found: list[Kept] = []
+        async with aclosing(self._events(job_id, after)) as events:
+            async for message, said in events:
+                if message.headers.get("ce-type") in CHUNKS:
+                    found.append(_kept(message, said))
+                if len(found) == limit:
+                    break
+        return found
 
     async def messages(self, job_id: UUID, after: int, before: int) -> AsyncIterator["Recalled"]:
         """Messages between two sequences, a chunk at a time.
@@ -103,18 +135,20 @@ class LogArchive:
             raise StoreUnavailable(f"the blobs cannot be read: {problem}") from problem
 
     async def _chunks(self, job_id: UUID) -> AsyncIterator[Chunk]:
-        async for said in self._events(job_id, "LogsArchived"):
-            yield _chunk(said)
+        async for message, said in self._events(job_id):
+            if message.headers.get("ce-type") == "LogsArchived":
+                yield _chunk(said)
 
-    async def _events(self, job_id: UUID, type_: str) -> AsyncIterator[dict[str, Any]]:
+    async def _events(
+        self, job_id: UUID, after: int = 0
+    ) -> AsyncGenerator[tuple[FeedMessage, dict[str, Any]], None]:
         subject = StreamId(self._workspace, "job_log", job_id).subject
-        reached, more = 0, True
+        reached, more = after, True
         while more:
             page, more = await self._feed.page("EVENTS", subject, reached, PAGE)
             for message in page:
                 reached = message.sequence
-                if message.headers.get("ce-type") == type_:
-                    yield json.loads(message.data)
+                yield message, json.loads(message.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +175,18 @@ class Recalled:
     messages: Sequence[FeedMessage]
     after: int = 0  # there is nothing up to here; 0: as far as the messages go
     lost: bool = False  # because it cannot be had any more
+
+
+def _kept(message: FeedMessage, said: dict[str, Any]) -> Kept:
+    return Kept(
+        sequence=message.sequence,
+        time=datetime.fromisoformat(message.headers["ce-time"]),
+        name=said["name"],
+        blob=BlobRef.model_validate(said["chunk"]),
+        lines=int(said["lines"]),
+        first=said.get("first"),
+        last=said.get("last"),
+    )
 
 
 def _chunk(said: dict[str, Any]) -> Chunk:

@@ -1,16 +1,17 @@
-"""Chunks of log lines that a kernel outside of our agents wrote: taken into a job's log, each once.
+"""Chunks of log lines over HTTP: those of a job, and those that a kernel outside of our agents wrote.
 
-The lines become telemetry of attempt 0 under ids that the chunk's hash gives, then the chunk is
+Such a chunk is taken into the job's log once. Its lines become telemetry of attempt 0 under ids that the chunk's hash gives, then the chunk is
 recorded. Where that broke off, the next try puts only the lines that are not there yet.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid5
 
 import msgspec
-from litestar import Controller, Request, post
+from litestar import Controller, Request, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, QueryParameter
 
@@ -20,8 +21,9 @@ from domain.subjects import telemetry_subject
 from domain.telemetry import LogEmitted, LogLine
 from gateway.authentication import Principal
 from gateway.commanding import Caller, Commands
-from gateway.log_archive import LogArchive
+from gateway.log_archive import Kept, LogArchive
 from gateway.logs import require_job
+from gateway.pages import MAX_SEQUENCE, Limit, Page
 from gateway.ports import Blobs, Feed
 from gateway.problems import Problem, invalid
 
@@ -30,6 +32,9 @@ LINES: Final = 100  # of one message
 MESSAGE_BYTES: Final = 256 * 1024  # likewise: far below what the server takes
 PAGE: Final = 500
 
+After = Annotated[
+    int, QueryParameter(ge=0, le=MAX_SEQUENCE, description="Chunks behind this one's `sequence`.")
+]
 Name = Annotated[
     str,
     QueryParameter(
@@ -45,6 +50,24 @@ class TakenChunk(msgspec.Struct):
     sha256: str
     lines: int
     known: bool
+
+
+class LogChunk(msgspec.Struct):
+    """Lines that are kept for ever, as one file.
+
+    `source` says who made the file. What was archived holds the telemetry from `first` to `last`;
+    lines that were brought are archived once more, with all that was said beside them.
+    """
+
+    name: str
+    source: Literal["archived", "brought"]
+    sha256: str
+    size: int
+    lines: int
+    first: int | None
+    last: int | None
+    time: datetime
+    sequence: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +132,22 @@ class LogChunksController(Controller):
     path = "/jobs/{job_id:uuid}/logs/chunks"
     tags = ("jobs",)
 
+    @get("/")
+    async def chunks(
+        self,
+        job_id: FromPath[UUID],
+        feed: NamedDependency[Feed],
+        log_archive: NamedDependency[LogArchive],
+        workspace: NamedDependency[str],
+        after: After = 0,
+        limit: Limit = 20,
+    ) -> Page[LogChunk]:
+        """The chunks of a job's log, oldest first; `next` is `after` for the page behind."""
+        await require_job(feed, workspace, job_id)
+        found = await log_archive.kept(job_id, after, limit + 1)
+        more = str(found[limit - 1].sequence) if len(found) > limit else None
+        return Page([_log_chunk(kept) for kept in found[:limit]], more)
+
     @post("/", opt={"any_body": True}, status_code=201, request_max_body_size=MAX_BYTES)
     async def take(
         self,
@@ -123,6 +162,20 @@ class LogChunksController(Controller):
         """Take a chunk of JSON lines in gzip into a job's log; the same chunk is taken in once."""
         await require_job(feed, workspace, job_id)
         return await chunk_intake.take(caller, job_id, name, await request.body())
+
+
+def _log_chunk(kept: Kept) -> LogChunk:
+    return LogChunk(
+        name=kept.name,
+        source="brought" if kept.first is None else "archived",
+        sha256=kept.blob.sha256,
+        size=kept.blob.size,
+        lines=kept.lines,
+        first=kept.first,
+        last=kept.last,
+        time=kept.time,
+        sequence=kept.sequence,
+    )
 
 
 def _parts(lines: Sequence[LogLine]) -> list[list[LogLine]]:

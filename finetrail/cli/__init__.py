@@ -20,6 +20,7 @@ from finetrail.cli import (
     jobs,
     keys,
     log,
+    log_chunks,
     models,
     notifications,
     past,
@@ -66,6 +67,7 @@ app.add_typer(blobs.app, name="blobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(feed.app, name="feed")
+app.add_typer(log_chunks.app, name="log-chunks")
 app.add_typer(webhooks.app, name="webhooks")
 for module in (roles, jobs, models, chat, log, past, rebuild, requests, notifications):
     module.register(app)

@@ -2,9 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from json import loads
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from finetrail.client.calls import PATIENCE_S, POLL_S, Calls, Point, part, point, without_none
+from finetrail.client.calls import (
+    PAGE,
+    PATIENCE_S,
+    POLL_S,
+    Calls,
+    Point,
+    part,
+    point,
+    without_none,
+)
 from finetrail.client.follow import follow
 from finetrail.client.models import Job, LogLine, StepMetrics
 from finetrail.client.transport import API, Params, json_object
@@ -111,6 +121,38 @@ class JobCalls(Calls):
                     return
                 case _:
                     pass  # a newer server may say more
+
+    def log_chunks(self, job_id: str) -> list[dict[str, Any]]:
+        """All files in which the lines of its log are kept, oldest first."""
+        path = f"{API}/jobs/{part(job_id)}/logs/chunks"
+        found: list[dict[str, Any]] = []
+        after: str | None = None
+        while True:
+            asked: Params = {"limit": PAGE, "after": after}
+            answer = json_object(self._transport.call("GET", path, params=asked))
+            found += answer["items"]
+            after = answer.get("next")
+            if after is None:
+                return found
+
+    def bring_log_chunk(self, job_id: str, file: str | Path) -> dict[str, Any]:
+        """Have a chunk, `log_<time>.jsonl.gz`, taken into its log; twice is no error.
+
+        Raises:
+            Invalid: It is no chunk.
+            Conflict: Another one was taken in under this name.
+        """
+        chunk = Path(file)
+        data = chunk.read_bytes()
+        return json_object(
+            self._transport.call(
+                "POST",
+                f"{API}/jobs/{part(job_id)}/logs/chunks",
+                params={"name": chunk.name},
+                body=lambda: iter([data]),
+                headers={"Content-Type": "application/gzip", "Content-Length": str(len(data))},
+            )
+        )
 
     def wait(
         self,

@@ -8,7 +8,9 @@ from uuid import UUID
 import httpx
 import pytest
 
+from domain.blobs import BlobRef
 from domain.errors import StoreUnavailable
+from domain.job_logs.commands import ArchiveLogs
 from tests.gateway.world import NOW, World
 
 
@@ -98,6 +100,34 @@ async def test_a_chunk_that_broke_off_goes_on_where_it_was(
     assert [each["message"] for each in await lines(world, job)] == [
         f"line {number}" for number in range(250)
     ]
+
+
+async def test_the_chunks_of_a_job_are_listed_page_by_page(world: World) -> None:
+    job = (await world.submitted())["id"]
+    for number in range(3):
+        await bring(world, job, chunk(f"line {number}"), f"log_{number}.jsonl.gz")
+    ref = BlobRef(sha256="ab" * 32, size=9, crc32=1)
+    archive = ArchiveLogs(
+        job_id=UUID(job), name="log_x.jsonl.gz", chunk=ref, first=1, last=3, lines=3, through=3
+    )
+    await world.decide(archive, UUID(job))
+
+    found: list[dict[str, Any]] = []
+    after: Any = 0
+    async with world.client("viewer") as client:
+        while after is not None:
+            asked = {"limit": 3, "after": after}
+            answer = await client.get(f"/api/v1/jobs/{job}/logs/chunks", params=asked)
+            found += answer.json()["items"]
+            after = answer.json()["next"]
+        missing = await client.get(f"/api/v1/jobs/{UUID(int=9)}/logs/chunks")
+
+    assert [(each["name"], each["source"], each["lines"], each["first"]) for each in found] == [
+        *((f"log_{number}.jsonl.gz", "brought", 1, None) for number in range(3)),
+        ("log_x.jsonl.gz", "archived", 3, 1),
+    ]
+    assert [each["sequence"] for each in found] == sorted(each["sequence"] for each in found)
+    assert missing.status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,24 @@
 """Ways to run a network's layers: computed again on the way back, to save memory; compiled, to save time."""
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from gpu_agent.outcomes import BaseModelRefused
+from gpu_agent.outcomes import BaseModelRefused, WorkFailed
+
+COMPILER: Final = "g++"  # what torch looks for
+
+
+class CompilerMissing(WorkFailed):
+    """The job asks for compiled layers, and this agent has no compiler of C++ to do it with."""
+
+    code = "compiler_missing"
 
 
 def recompute_layers(network: nn.Module) -> None:
@@ -34,7 +43,10 @@ def compile_layers(network: nn.Module) -> None:
 
     Raises:
         BaseModelRefused: it is not known where they are.
+        CompilerMissing: torch would fail in the middle of the first step.
     """
+    if shutil.which(COMPILER) is None:
+        raise CompilerMissing(f"compile needs {COMPILER} on the agent's machine, or be left out")
     parts = [
         layer.mlp
         for layer in _layers(network)

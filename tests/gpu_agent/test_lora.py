@@ -261,3 +261,90 @@ def test_nothing_is_dropped_but_in_training(model: LanguageModel) -> None:
 
     assert not torch.equal(noisy, quiet)
     assert torch.equal(logits(model), quiet)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_peft_computes_the_same_by_the_same_files(
+    rslora: bool, dora: bool, base: Path, model: LanguageModel, tmp_path: Path
+) -> None:
+    config = LoraConfig(rank=4, alpha=8.0, target_modules=(ALL_LINEAR,), rslora=rslora, dora=dora)
+    changed(model, config)
+    save_lora(tmp_path, model, config)
+    bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+
+    theirs = peft.PeftModel.from_pretrained(bare, tmp_path).eval()
+
+    with torch.no_grad():
+        said = theirs(input_ids=IDS).logits
+    assert torch.allclose(logits(model), said, atol=1e-4)
+    plain = LoraConfig(rank=4, alpha=8.0, target_modules=(ALL_LINEAR,))
+    if rslora or dora:  # what is compared would not be equal by itself
+        other = babble.load(base)
+        changed(other, plain)
+        assert not torch.allclose(logits(other), said, atol=1e-2)
+
+
+def changed(model: LanguageModel, config: LoraConfig) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    for name, weight in add_lora(model, config, seed=0).items():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1, generator=drawn)
+        if "magnitude" in name:
+            noise = torch.empty_like(weight).uniform_(0.5, 1.5, generator=drawn)
+            weight.data.mul_(noise)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_gradients_of_dora_are_those_of_peft(
+    base: Path, model: LanguageModel, tmp_path: Path
+) -> None:
+    config = LoraConfig(rank=4, alpha=8.0, target_modules=(ALL_LINEAR,), dora=True)
+    changed(model, config)
+    save_lora(tmp_path, model, config)
+    bare = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(bare, tmp_path, is_trainable=True).eval()
+
+    model.network(input_ids=IDS).logits.square().mean().backward()
+    theirs(input_ids=IDS).logits.square().mean().backward()
+
+    expected = {
+        name.replace(".default", "").removesuffix(".weight"): weight.grad
+        for name, weight in theirs.named_parameters()
+        if weight.requires_grad
+    }
+    layers = {f"base_model.model.{path}": layer.pair for path, layer in model.adaptable.items()}
+    assert len(expected) == 3 * len(layers)
+    for path, pair in layers.items():
+        for name, ours in (
+            ("lora_A", pair.a),
+            ("lora_B", pair.b),
+            ("lora_magnitude_vector", pair.magnitude),
+        ):
+            assert torch.allclose(ours.grad, expected[f"{path}.{name}"], atol=1e-4)
+
+
+def test_dora_is_read_again_as_it_was_written(
+    base: Path, model: LanguageModel, tmp_path: Path
+) -> None:
+    config = LoraConfig(rank=4, alpha=8.0, target_modules=(ALL_LINEAR,), dora=True, rslora=True)
+    changed(model, config)
+    save_lora(tmp_path, model, config)
+    other = babble.load(base)
+
+    install(other)
+    use(other, read_lora_weights(tmp_path, other))
+
+    assert torch.allclose(logits(other), logits(model), atol=1e-5)
+
+
+def test_dora_without_the_lengths_of_its_rows_is_refused(
+    model: LanguageModel, tmp_path: Path
+) -> None:
+    config = LoraConfig(rank=4, alpha=8.0, target_modules=(ALL_LINEAR,))
+    changed(model, config)
+    save_lora(tmp_path, model, config.model_copy(update={"dora": True}))
+
+    with pytest.raises(CheckpointUnreadable, match="has no lengths for its rows"):
+        read_lora_weights(tmp_path, babble.load(model.files.path))

@@ -399,6 +399,34 @@ def test_without_one_part_of_the_state_the_bytes_differ(
     assert adapter_of(resumed) != adapter_of(facts)
 
 
+WIDE = LoraConfig(rank=128, alpha=8.0, dropout=0.1, target_modules=("all-linear",))
+WAYS: dict[str, dict[str, Any]] = {
+    # Eight bits are kept of tensors with 4096 elements and more.
+    "8-bit states": {"optimizer": "adamw_8bit", "lora": WIDE},
+    "4-bit base": {"tuning": "qlora"},
+    "DoRA": {"lora": WIDE.model_copy(update={"rank": 4, "dora": True, "rslora": True})},
+    "little memory": {"gradient_checkpointing": True, "micro_batch_tokens": 64},
+    "best epoch": {"keep_best": True, "early_stopping_patience": 1, "schedule": "cosine"},
+}
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_going_on_gives_the_same_bytes_in_every_way_to_train(
+    way: str, chats: Path, tmp_path: Path, models: Path
+) -> None:
+    job = tiny.sft_spec("qwen3", chats, epochs=2, **WAYS[way])
+    whole = run(job, chats, tmp_path / "whole", models)
+    taken = {fact.step: Path(fact.folder) for fact in of_kind(whole, CheckpointWritten)}
+
+    resumed = run(job, chats, tmp_path / "resumed", models, taken[12])
+
+    assert of_kind(resumed, Started)[0].first_step == 12
+    assert adapter_of(resumed) == adapter_of(whole)
+    if way == "8-bit states":
+        kept = load_file(taken[12] / "tensors.safetensors")
+        assert torch.uint8 in {value.dtype for name, value in kept.items() if "state1" in name}
+
+
 @pytest.mark.slow
 def test_child_killed_at_random_steps_goes_on_to_the_same_bytes(
     chats: Path, tmp_path: Path, models: Path

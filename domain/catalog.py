@@ -24,6 +24,8 @@ from domain.model_versions.commands import ModelVersionCommand
 from domain.model_versions.events import ModelVersionEvent
 from domain.models.commands import ModelCommand
 from domain.models.events import ModelEvent
+from domain.people.commands import PersonCommand
+from domain.people.events import PersonEvent
 from domain.queues.commands import QueueCommand
 from domain.queues.events import QueueEvent
 from domain.subjects import Aggregate
@@ -48,6 +50,7 @@ _COMMANDS: Final[dict[Aggregate, Any]] = {
     "link": LinkCommand,
     "webhook": WebhookCommand,
     "job_log": JobLogCommand,
+    "person": PersonCommand,
 }
 _EVENTS: Final[dict[Aggregate, Any]] = {
     "dataset": DatasetEvent,
@@ -62,6 +65,7 @@ _EVENTS: Final[dict[Aggregate, Any]] = {
     "link": LinkEvent,
     "webhook": WebhookEvent,
     "job_log": JobLogEvent,
+    "person": PersonEvent,
 }
 
 

@@ -23,6 +23,7 @@ Aggregate = Literal[
     "link",
     "webhook",
     "job_log",
+    "person",
 ]
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate)
 

@@ -10,9 +10,11 @@ from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect, end
 from adapters.nats_fleet import NatsFleet
 from adapters.nats_inference import NatsInference
+from adapters.postgres_person_keys import PostgresPersonKeys
 from adapters.postgres_request_store import PostgresRequestStore
 from adapters.postgres_webhook_store import PostgresWebhookStore
 from adapters.webhook_sender import WebhookSender
+from adapters.xchacha_sealer import XChaChaSealer
 from finetrail import metrics
 from finetrail.blobs import open_blobs
 from finetrail.settings import EVERYWHERE, GatewaySettings, Settings
@@ -48,6 +50,8 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
         inference = NatsInference(nc)
         webhooks = PostgresWebhookStore(settings.postgres_dsn)
         stack.push_async_callback(webhooks.close)
+        person_keys = PostgresPersonKeys(settings.postgres_dsn)
+        stack.push_async_callback(person_keys.aclose)
         sender = WebhookSender(allow_private=settings.webhooks.allow_private)
         stack.push_async_callback(sender.close)
         gateway = Gateway(
@@ -73,6 +77,8 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
             webhooks=webhooks,
             sender=sender,
             marks=webhooks,
+            person_keys=person_keys,
+            sealer=XChaChaSealer(),
             metrics=metrics.page,
         )
         metrics.add(REGISTRY)

@@ -20,6 +20,7 @@ from adapters.claimed_telemetry import ClaimedSource
 from adapters.clock import utc_now
 from adapters.jetstream_event_store import JetStreamEventStore
 from adapters.jetstream_publisher import JetStreamPublisher
+from adapters.log_scan import LogScan
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import (
     PENDING_BYTES,
@@ -31,6 +32,7 @@ from adapters.nats_connection import (
 )
 from adapters.nats_feed import NatsFeed
 from adapters.nats_letter_box import NatsLetterBox
+from adapters.postgres_person_keys import PostgresPersonKeys
 from domain.subjects import AGGREGATES
 from domain.work import Presence
 from finetrail import metrics
@@ -40,6 +42,7 @@ from handlers.commands import CommandDesk, command_subscribers, durable_pull
 from handlers.consume import consume
 from handlers.dead_letters import DeadLetters
 from handlers.follow_ups import World
+from handlers.forgetting import keep_forgotten
 from handlers.histories import Histories
 from handlers.log_archive import LogArchiver
 from handlers.metrics import REGISTRY
@@ -83,6 +86,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         _connection(login) as nc,
         _broker(login, over) as broker,
         open_blobs(settings) as blobs,
+        contextlib.aclosing(PostgresPersonKeys(settings.postgres_dsn)) as person_keys,
     ):
         store = JetStreamEventStore(nc, replicated=settings.nats.replicas > 1)
         histories = Histories(store)
@@ -93,7 +97,8 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         scheduler = Scheduler(
             settings.workspace, store, histories, bus, utc_now, uptime=time.monotonic
         )
-        world = World(store, blobs)
+        scan = LogScan(NatsFeed(nc))
+        world = World(store, blobs, person_keys, scan)
         retries = Retries(NatsLetterBox(nc), publish)
         lines = f"telemetry.{settings.workspace}.log.>"
         archiver = LogArchiver(
@@ -137,6 +142,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             serving.create_task(consume(retried, handle, over, workers=RETRY_WORKERS))
             serving.create_task(scheduler.run(over))
             serving.create_task(archiver.run(over))
+            serving.create_task(keep_forgotten(settings.workspace, scan, person_keys, over))
             serving.create_task(_watch(nc, scheduler, over))
             await _first(stop, over)
             over.set()

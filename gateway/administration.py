@@ -1,5 +1,6 @@
 """Keys, agents and the queue over HTTP."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
@@ -13,13 +14,17 @@ from domain.access.access import access_id
 from domain.access.commands import IssueKey, RevokeKey
 from domain.access.events import Role
 from domain.agents.commands import DrainAgent
+from domain.people.person import holder_id
 from gateway.api_keys import NewKey, new_key
 from gateway.as_of import Readable, Shown, missing
 from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, require_revision
 from gateway.fleet import Fleet
 from gateway.keyring import Keyring
+from gateway.naming import person_name
 from gateway.pages import Page
+from gateway.people import require_remembered
+from gateway.sealing import Opened, Sealing
 from projections.access_keys import AccessKeyRow
 from projections.agents import AgentRow
 from projections.answers import QueueItem
@@ -29,18 +34,27 @@ KEYRING_S: Final = 2.0  # the live copy of the log takes a millisecond; then the
 
 
 class IssueBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Who or what the key is for, and what it may do."""
+    """Who or what the key is for, and what it may do.
+
+    `person_id` is whom it is of. Without it the key has a holder of its own.
+    """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
     role: Role
+    person_id: UUID | None = None
 
 
 class Key(msgspec.Struct):
-    """A key in force. Neither it nor its hash can be read again."""
+    """A key in force. Neither it nor its hash can be read again.
+
+    `name` is null once its holder is forgotten.
+    """
 
     key_id: str
-    name: str
+    name: str | None
     role: Role
+    person_id: UUID
+    forgotten: bool
     created_at: datetime | None
     created_by: str
     sequence: int
@@ -52,6 +66,7 @@ class IssuedKey(msgspec.Struct):
     key_id: str
     name: str
     role: Role
+    person_id: UUID
     secret: str
     created_by: str
     sequence: int
@@ -132,11 +147,15 @@ class KeysController(Controller):
 
     @get("/")
     async def list_keys(
-        self, shown: NamedDependency[Shown], workspace: NamedDependency[str]
+        self,
+        shown: NamedDependency[Shown],
+        sealing: NamedDependency[Sealing],
+        workspace: NamedDependency[str],
     ) -> Response[Page[Key]]:
         """The keys in force, oldest first."""
-        rows = await shown.queries.keys(workspace)
-        return shown.whole([_key(row) for row in rows if row.status == "active"])
+        rows = [row for row in await shown.queries.keys(workspace) if row.status == "active"]
+        opened = await opened_keys(sealing, rows)
+        return shown.whole([_key(row, opened) for row in rows])
 
     @post("/", status_code=201)
     async def issue(
@@ -145,15 +164,25 @@ class KeysController(Controller):
         caller: NamedDependency[Caller],
         commands: NamedDependency[Commands],
         maker: NamedDependency[KeyMaker],
+        queries: NamedDependency[Queries],
+        sealing: NamedDependency[Sealing],
+        workspace: NamedDependency[str],
     ) -> Response[IssuedKey]:
         """Make a key. Keep its `secret`: it cannot be shown again."""
-        key = maker.make(caller)
+        key, name = maker.make(caller), person_name(data.name)
+        if data.person_id is not None:
+            await require_remembered(queries, workspace, data.person_id)
+        holder = data.person_id or holder_id(workspace, key.key_id)
         command = IssueKey(
-            key_id=key.key_id, name=data.name, role=data.role, secret_hmac=key.secret_hmac
+            key_id=key.key_id,
+            name=await sealing.sealed(holder, "key.name", name),
+            role=data.role,
+            secret_hmac=key.secret_hmac,
+            person_id=holder,
         )
         done = await commands.send(caller, "access", maker.access_id, command)
         await maker.in_force(done)
-        issued = _issued(key, data, caller, done)
+        issued = _issued(key, data, holder, caller, done)
         return Response(issued, status_code=201 if done.sequence else 202)
 
     @delete("/{key_id:str}", status_code=200)
@@ -233,15 +262,31 @@ class QueueController(Controller):
         return Page([_work(item) for item in await queries.queue(workspace)])
 
 
-def _key(row: AccessKeyRow) -> Key:
-    return Key(row.key_id, row.name, row.role, row.created_at, row.created_by, row.sequence)
+async def opened_keys(sealing: Sealing, rows: Sequence[AccessKeyRow]) -> Opened:
+    return await sealing.opened(
+        [("key.name", row.name) for row in rows], [row.person_id for row in rows]
+    )
 
 
-def _issued(key: NewKey, body: IssueBody, caller: Caller, done: Done) -> IssuedKey:
+def _key(row: AccessKeyRow, opened: Opened) -> Key:
+    return Key(
+        key_id=row.key_id,
+        name=opened.said("key.name", row.name),
+        role=row.role,
+        person_id=row.person_id,
+        forgotten=row.person_id in opened.forgotten,
+        created_at=row.created_at,
+        created_by=row.created_by,
+        sequence=row.sequence,
+    )
+
+
+def _issued(key: NewKey, body: IssueBody, holder: UUID, caller: Caller, done: Done) -> IssuedKey:
     return IssuedKey(
         key_id=key.key_id,
         name=body.name,
         role=body.role,
+        person_id=holder,
         secret=key.text,
         created_by=caller.principal.actor,
         sequence=done.sequence,

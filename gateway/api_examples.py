@@ -8,6 +8,7 @@ _DATASET_ID: Final = "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58"
 _VERSION_ID: Final = "3b1f6d0e-52a7-5c1b-9a64-7f0d2e8c4b19"
 _EVALUATION_ID: Final = "8d2c4e6f-1b3a-5f7e-8c9d-0a1b2c3d4e5f"
 _AGENT_ID: Final = "019369b0-11aa-7c4d-b5e6-f70819a2b3c4"
+_PERSON_ID: Final = "2f7a1c3e-9d40-5b6a-8e21-0c5d7f9b3a64"
 _SHA256: Final = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 _TIME: Final = "2026-11-20T17:43:05Z"
 _HYPERPARAMETERS: Final = {
@@ -69,7 +70,20 @@ _DATASET: Final = {
     "example": [],
     "message": None,
     "created_at": _TIME,
+    "person_id": None,
+    "forgotten": False,
     "sequence": 12,
+}
+_PERSON: Final = {
+    "id": _PERSON_ID,
+    "name": "Ana Díaz",
+    "forgotten": False,
+    "forgotten_at": None,
+    "forgotten_by": None,
+    "reason": None,
+    "created_at": _TIME,
+    "created_by": "key:9k2LmQ0x",
+    "sequence": 61,
 }
 _BASE_MODEL: Final = {
     "id": "finetrail/minilm",
@@ -388,6 +402,8 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
                 "key_id": "3f9a2c1b",
                 "name": "nightly training",
                 "role": "editor",
+                "person_id": _PERSON_ID,
+                "forgotten": False,
                 "created_at": _TIME,
                 "created_by": "operator:ana",
                 "sequence": 2,
@@ -410,6 +426,7 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
             "key_id": "3f9a2c1b",
             "name": "nightly training",
             "role": "editor",
+            "person_id": _PERSON_ID,
             "secret": "fpk_3f9a2c1b_…",
             "created_by": "key:9k2LmQ0x",
             "sequence": 2,

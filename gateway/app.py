@@ -48,13 +48,16 @@ from gateway.openai_api.generating import Generator
 from gateway.openai_api.models import Models
 from gateway.openai_api.routes import Answering, openai_router
 from gateway.openapi import SchemaController, description_of, openapi_config
+from gateway.people import Holdings, PeopleController
 from gateway.ports import (
     Blobs,
     CommandBus,
     Feed,
     Inference,
+    PersonKeys,
     ReadMarks,
     RequestStore,
+    Sealer,
     WebhookSender,
     WebhookStore,
 )
@@ -62,6 +65,7 @@ from gateway.predicting import Predictor
 from gateway.problems import Problem, as_response
 from gateway.request_statistics import RequestStatistics
 from gateway.schema_routes import PublishedController
+from gateway.sealing import Sealing
 from gateway.sse import EventStreams
 from gateway.strict_json import StrictRequest
 from gateway.tickets import Tickets, ticket_key
@@ -85,6 +89,7 @@ API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     DiffController,
     WhyController,
     KeysController,
+    PeopleController,
     AgentsController,
     JoiningController,
     AgentBlobsController,
@@ -131,6 +136,8 @@ class Gateway:
         webhooks: WebhookStore,
         sender: WebhookSender,
         marks: ReadMarks,
+        person_keys: PersonKeys,
+        sealer: Sealer,
         metrics: Callable[[], bytes] = page,
     ) -> None:
         workspace = config.workspace
@@ -144,7 +151,8 @@ class Gateway:
         self.agent_blobs = AgentBlobs(queries, feed, blobs, tickets, workspace)
         self.generator = Generator(inference)
         models = Models(self.catalog, workspace)
-        commands = Commands(bus, queries, workspace)
+        sealing = Sealing(person_keys, sealer, queries, workspace)
+        commands = Commands(bus, queries, sealing, workspace)
         streams = EventStreams(self.hub, feed, config.heartbeat_s, config.replica_lag_s)
         archive = LogArchive(feed, blobs, workspace)
         given = {
@@ -153,8 +161,10 @@ class Gateway:
             "feed": feed,
             "blobs": blobs,
             "commands": commands,
+            "sealing": sealing,
+            "holdings": Holdings(queries, sealing, workspace),
             "addresses": Addresses(config.trusted_proxies, recorded=config.record_addresses),
-            "reasons": Reasons(queries, feed, workspace),
+            "reasons": Reasons(queries, feed, sealing, workspace),
             "past": Past(queries, feed, workspace),
             "streams": Streams(streams, self.keyring),
             "intake": Intake(
@@ -162,6 +172,7 @@ class Gateway:
                 commands,
                 queries,
                 self.hub,
+                sealing,
                 workspace=workspace,
                 max_bytes=config.max_upload_bytes,
             ),
@@ -173,6 +184,7 @@ class Gateway:
                 commands,
                 blobs,
                 feed,
+                sealing,
                 workspace,
                 config.link_minutes,
                 config.public_url,

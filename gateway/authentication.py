@@ -3,6 +3,7 @@
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
+from uuid import UUID
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -21,6 +22,7 @@ class Principal:
 
     key_id: str
     role: Role
+    person_id: UUID | None = None  # who holds the key, where that was said
 
     @property
     def actor(self) -> str:
@@ -80,7 +82,7 @@ def authenticate(header: bytes | None, keys: Keys, pepper: bytes) -> Principal:
     same = same_secret(pepper, presented.secret, (key or _NO_KEY).secret_hmac)
     if key is None or not same:
         raise Problem("unauthenticated", "This key is not valid, or was revoked.")
-    return Principal(key.key_id, key.role)
+    return Principal(key.key_id, key.role, key.person_id)
 
 
 def _template(scope: Scope) -> str:

@@ -14,12 +14,14 @@ from uuid_utils.compat import uuid7
 from domain.context import current
 from domain.errors import CommandTimeout
 from domain.messages import Command, Envelope, StreamId
+from domain.people.person import holder_id
 from domain.subjects import GATEWAY_SOURCE, NAMES, Aggregate
 from gateway.addresses import Addresses
 from gateway.authentication import Principal
 from gateway.ports import CommandBus
 from gateway.problems import invalid, refusal
 from gateway.request_id import request_id
+from gateway.sealing import Sealing
 from projections.queries import Queries
 
 DECIDE_S: Final = 10.0  # a decision takes milliseconds; handlers that restart are back within this
@@ -47,7 +49,7 @@ class Caller:
     command_id: UUID
     resource_id: UUID  # of what a creating request creates
     repeatable: bool  # whether the same ids come again when the request does
-    address: str = ""  # the client's, where that is recorded
+    address: str = ""  # the client's, where that is recorded; it enters the log sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +89,10 @@ def provide_caller(
 class Commands:
     """Sends commands of one workspace and waits until their outcome can be read."""
 
-    def __init__(self, bus: CommandBus, queries: Queries, workspace: str) -> None:
+    def __init__(self, bus: CommandBus, queries: Queries, sealing: Sealing, workspace: str) -> None:
         self._bus = bus
         self._queries = queries
+        self._sealing = sealing
         self._workspace = workspace
 
     async def send(self, caller: Caller, aggregate: Aggregate, id_: UUID, command: Command) -> Done:
@@ -99,6 +102,8 @@ class Commands:
             Problem: The rules refuse.
             BusUnavailable: The log did not take it; nothing will happen.
         """
+        by = caller.principal
+        holder = by.person_id or holder_id(self._workspace, by.key_id)
         envelope = Envelope(
             id=caller.command_id,
             stream=StreamId(self._workspace, aggregate, id_),
@@ -109,7 +114,7 @@ class Commands:
             sent_at=datetime.now(UTC),
             command=command,
             traceparent=current().traceparent,
-            client_address=caller.address,
+            client_address=await self._sealing.address(holder, caller.address),
         )
         try:
             outcome = await self._bus.send(envelope, timeout_s=DECIDE_S)

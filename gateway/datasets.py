@@ -23,9 +23,11 @@ from gateway.etags import IfMatch, require_revision
 from gateway.hub import Hub, Mailbox
 from gateway.naming import dataset_name
 from gateway.pages import Limit, Page
+from gateway.people import require_remembered
 from gateway.ports import Blobs
 from gateway.problems import Problem
 from gateway.ranged import OCTETS, blob_content, ranged, require_blob
+from gateway.sealing import Opened, Sealing
 from gateway.uploads import Asked, Received, receive
 from projections.datasets import DatasetRow
 from projections.queries import Queries
@@ -39,6 +41,7 @@ TextColumn = Annotated[str | None, QueryParameter(max_length=200, description="C
 LabelColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the label, the output or the completion.")]  # fmt: skip
 Filename = Annotated[str | None, QueryParameter(max_length=1000, description="The file's own name; its ending helps to tell the format.")]  # fmt: skip
 Name = Annotated[str | None, QueryParameter(max_length=1000, description="What to call the dataset; the file's name if left out.")]  # fmt: skip
+PersonId = Annotated[UUID | None, QueryParameter(description="The person whom all the rows are of; they are deleted when that person is forgotten.")]  # fmt: skip
 Delimiter = Annotated[str | None, QueryParameter(max_length=1, description="Of CSV: , ; | or a tab; found if left out.")]  # fmt: skip
 
 
@@ -50,10 +53,13 @@ class ExampleMessage(msgspec.Struct):
 
 
 class Dataset(msgspec.Struct):
-    """Rows of a text and a label or of a conversation, stored under the hash of their bytes."""
+    """Rows of a text and a label or of a conversation, stored under the hash of their bytes.
+
+    `person_id` is whom all of them are of. `name` is null once that person is forgotten.
+    """
 
     id: UUID
-    name: str
+    name: str | None
     status: Literal["pending", "valid", "rejected", "deleted"]
     sha256: str
     size: int
@@ -70,6 +76,8 @@ class Dataset(msgspec.Struct):
     example: list[ExampleMessage]
     message: str | None
     created_at: datetime | None
+    person_id: UUID | None
+    forgotten: bool
     sequence: int
     note: str | msgspec.UnsetType = msgspec.UNSET
 
@@ -107,6 +115,7 @@ class DatasetsController(Controller):
         text_column: TextColumn = None,
         label_column: LabelColumn = None,
         delimiter: Delimiter = None,
+        person_id: PersonId = None,
     ) -> Response[Dataset]:
         """Upload CSV or JSON Lines, as the raw body or as a form with the field `file`.
 
@@ -114,7 +123,7 @@ class DatasetsController(Controller):
         and nothing of it is kept. The answer waits until the stored bytes were validated.
         """
         asked = Asked(name, filename, format, kind, text_column, label_column, delimiter)
-        dataset = await intake.take(request, caller, asked)
+        dataset = await intake.take(request, caller, asked, person_id)
         headers = {"Location": f"/api/v1/datasets/{dataset.id}"}
         taken_only = dataset.note is not msgspec.UNSET
         return Response(dataset, status_code=202 if taken_only else 201, headers=headers)
@@ -123,35 +132,41 @@ class DatasetsController(Controller):
     async def list_datasets(
         self,
         listed: NamedDependency[Listed],
+        sealing: NamedDependency[Sealing],
         workspace: NamedDependency[str],
         limit: Limit = 20,
     ) -> Response[Page[Dataset]]:
         """Newest first, deleted ones too."""
         rows = await listed.queries.datasets(workspace, limit=limit + 1, before=listed.before)
-        return listed.page(rows, limit, lambda row: row.created_sequence, dataset_answer)
+        opened = await opened_datasets(sealing, rows)
+        return listed.page(
+            rows, limit, lambda row: row.created_sequence, lambda row: dataset_answer(row, opened)
+        )
 
     @get("/{dataset_id:uuid}")
     async def get_dataset(
         self,
         dataset_id: FromPath[UUID],
         shown: NamedDependency[Shown],
+        sealing: NamedDependency[Sealing],
         workspace: NamedDependency[str],
     ) -> Response[Dataset]:
         """One dataset and what it holds."""
         row = await require_dataset(shown.queries, workspace, dataset_id)
-        return shown.answered(dataset_answer(row))
+        return shown.answered(dataset_answer(row, await opened_datasets(sealing, [row])))
 
     @get("/{dataset_id:uuid}/rows")
     async def rows(
         self,
         dataset_id: FromPath[UUID],
         queries: NamedDependency[Queries],
+        sealing: NamedDependency[Sealing],
         workspace: NamedDependency[str],
         blobs: NamedDependency[Blobs],
         limit: Limit = 20,
     ) -> Page[RowPreview]:
         """The first rows, as training reads them."""
-        row = require_kept(await require_dataset(queries, workspace, dataset_id))
+        row, _ = await require_readable(queries, sealing, workspace, dataset_id)
         return Page(await preview(blobs, row, limit))
 
     @route(
@@ -164,13 +179,14 @@ class DatasetsController(Controller):
         request: Request[Principal, Any, Any],
         dataset_id: FromPath[UUID],
         queries: NamedDependency[Queries],
+        sealing: NamedDependency[Sealing],
         workspace: NamedDependency[str],
         blobs: NamedDependency[Blobs],
     ) -> Response[None] | Stream:
         """The file as it was uploaded, byte for byte."""
-        row = require_kept(await require_dataset(queries, workspace, dataset_id))
+        row, opened = await require_readable(queries, sealing, workspace, dataset_id)
         size = await require_blob(blobs, row.sha256)
-        return ranged(request, blob_content(blobs, row.sha256, size, file_name(row)))
+        return ranged(request, blob_content(blobs, row.sha256, size, file_name(row, opened)))
 
     @delete("/{dataset_id:uuid}", status_code=200)
     async def delete_dataset(
@@ -179,6 +195,7 @@ class DatasetsController(Controller):
         caller: NamedDependency[Caller],
         commands: NamedDependency[Commands],
         queries: NamedDependency[Queries],
+        sealing: NamedDependency[Sealing],
         workspace: NamedDependency[str],
         if_match: IfMatch = None,
     ) -> Dataset:
@@ -189,7 +206,7 @@ class DatasetsController(Controller):
         done = await commands.send(caller, "dataset", dataset_id, command)
         if done.readable:
             row = await require_dataset(queries, workspace, dataset_id)
-        return dataset_answer(row, done)
+        return dataset_answer(row, await opened_datasets(sealing, [row]), done)
 
 
 class Intake:
@@ -201,6 +218,7 @@ class Intake:
         commands: Commands,
         queries: Queries,
         hub: Hub,
+        sealing: Sealing,
         *,
         workspace: str,
         max_bytes: int,
@@ -209,20 +227,33 @@ class Intake:
         self._commands = commands
         self._queries = queries
         self._hub = hub
+        self._sealing = sealing
         self._workspace = workspace
         self._max_bytes = max_bytes
 
     async def take(
-        self, request: Request[Principal, Any, Any], caller: Caller, asked: Asked
+        self,
+        request: Request[Principal, Any, Any],
+        caller: Caller,
+        asked: Asked,
+        person_id: UUID | None,
     ) -> Dataset:
         dataset_name(asked.name, asked.filename)  # refused before a byte is read
+        if person_id is not None:
+            await require_remembered(self._queries, self._workspace, person_id)
         received = await receive(request, self._blobs, asked, self._max_bytes)
-        register = _register(caller.resource_id, received)
+        name = dataset_name(received.asked.name, received.asked.filename)
+        kept = name
+        if person_id is not None:
+            kept = await self._sealing.sealed(person_id, "dataset.name", name)
+        register = _register(caller.resource_id, received, kept, person_id)
         subject = StreamId(self._workspace, "dataset", caller.resource_id).subject
         with self._hub.mailbox(subject) as box:
             done = await self._commands.send(caller, "dataset", caller.resource_id, register)
             row = await self._validated(caller.resource_id, box) if done.readable else None
-        return dataset_answer(row) if row else _as_asked(register, done)
+        if row is None:
+            return _as_asked(register, name, done)
+        return dataset_answer(row, await opened_datasets(self._sealing, [row]))
 
     async def _validated(self, dataset_id: UUID, box: Mailbox) -> DatasetRow | None:
         """The dataset once it is judged, or as it is when that takes too long."""
@@ -236,13 +267,15 @@ class Intake:
                 await self._queries.wait_for(frame.message.sequence, min(LOOK_S, left))
 
 
-def _register(dataset_id: UUID, received: Received) -> RegisterDataset:
+def _register(
+    dataset_id: UUID, received: Received, name: str, person_id: UUID | None
+) -> RegisterDataset:
     reader = received.reader
     if reader.format is None or reader.text_column is None or reader.label_column is None:
         raise RuntimeError("a file without problems has a format and two columns")
     return RegisterDataset(
         dataset_id=dataset_id,
-        name=dataset_name(received.asked.name, received.asked.filename),
+        name=name,
         blob=received.blob,
         format=reader.format,
         delimiter=reader.delimiter,
@@ -251,13 +284,21 @@ def _register(dataset_id: UUID, received: Received) -> RegisterDataset:
         label_column=reader.label_column,
         rows=reader.row_count,
         labels=reader.labels,
+        person_id=person_id,
     )
 
 
-def dataset_answer(row: DatasetRow, done: Done | None = None) -> Dataset:
+async def opened_datasets(sealing: Sealing, rows: list[DatasetRow]) -> Opened:
+    return await sealing.opened(
+        [("dataset.name", row.name) for row in rows if row.person_id is not None],
+        [row.person_id for row in rows],
+    )
+
+
+def dataset_answer(row: DatasetRow, opened: Opened, done: Done | None = None) -> Dataset:
     return Dataset(
         id=row.id,
-        name=row.name,
+        name=_said(row, opened),
         status=row.status,
         sha256=row.sha256,
         size=row.size,
@@ -274,16 +315,18 @@ def dataset_answer(row: DatasetRow, done: Done | None = None) -> Dataset:
         example=[ExampleMessage(each["text"], each["supervised"]) for each in row.example],
         message=row.message,
         created_at=row.created_at,
+        person_id=row.person_id,
+        forgotten=row.person_id in opened.forgotten,
         sequence=row.sequence,
         note=note_of(done),
     )
 
 
-def _as_asked(register: RegisterDataset, done: Done) -> Dataset:
+def _as_asked(register: RegisterDataset, name: str, done: Done) -> Dataset:
     """What will be there once the read model is back."""
     return Dataset(
         id=register.dataset_id,
-        name=register.name,
+        name=name,
         status="pending",
         sha256=register.blob.sha256,
         size=register.blob.size,
@@ -300,6 +343,8 @@ def _as_asked(register: RegisterDataset, done: Done) -> Dataset:
         example=[],
         message=None,
         created_at=None,
+        person_id=register.person_id,
+        forgotten=False,
         sequence=done.sequence,
         note=note_of(done),
     )
@@ -318,9 +363,24 @@ def require_kept(row: DatasetRow) -> DatasetRow:
     return row
 
 
-def file_name(row: DatasetRow) -> str:
+async def require_readable(
+    queries: Queries, sealing: Sealing, workspace: str, dataset_id: UUID
+) -> tuple[DatasetRow, Opened]:
+    """A dataset whose rows may be shown: neither it was deleted nor whom it is of is forgotten."""
+    row = require_kept(await require_dataset(queries, workspace, dataset_id))
+    opened = await opened_datasets(sealing, [row])
+    if row.person_id in opened.forgotten:
+        raise Problem("not_found", f"Dataset {row.id} was of a person who is forgotten.")
+    return row, opened
+
+
+def _said(row: DatasetRow, opened: Opened) -> str | None:
+    return row.name if row.person_id is None else opened.said("dataset.name", row.name)
+
+
+def file_name(row: DatasetRow, opened: Opened) -> str:
     """What a download of it is called: its name, with the ending of its format, and no drive."""
-    ending, name = f".{row.format}", row.name.replace(":", "_")
+    ending, name = f".{row.format}", (_said(row, opened) or f"{row.id}").replace(":", "_")
     return name if name.lower().endswith(ending) else name + ending
 
 

@@ -1,8 +1,9 @@
 """What became different between two points of the log, over HTTP."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -10,16 +11,22 @@ from litestar import Controller, Request, Response, get
 from litestar.di import NamedDependency
 from litestar.params import QueryParameter
 
+from domain.sealing import SealedField
 from domain.subjects import Aggregate
 from gateway.as_of import WHAT, Past
 from gateway.authentication import Principal
 from gateway.pages import MAX_SEQUENCE, Limit, linked
 from gateway.problems import invalid
+from gateway.sealing import Opened, Sealing
 from projections.changes import KINDS, Changed, Place
 
 CURSOR: Final = re.compile(r"([0-9])\.([0-9]{1,19})\.([0-9]{1,19})-([0-9]{1,19})")
 # What places a row, and says nothing of the thing.
 _BOOKKEEPING: Final = frozenset({"workspace", "created_sequence", "sequence"})
+# Whose name may be sealed. What a person is called, only an admin is told.
+_SEALED: Final[Mapping[str, SealedField]] = MappingProxyType(
+    {"dataset": "dataset.name", "access": "key.name", "person": "person.name"}
+)
 _GONE: Final = frozenset({"deleted", "removed"})
 
 From = Annotated[str | None, QueryParameter(name="from", max_length=40, description=f"The earlier point: {WHAT}. 0 is before everything.")]  # fmt: skip
@@ -41,7 +48,7 @@ class Difference(msgspec.Struct):
 
     aggregate: Aggregate
     id: str
-    name: str
+    name: str | None
     change: Literal["created", "changed", "deleted"]
     before_sequence: int | None
     sequence: int
@@ -66,6 +73,7 @@ class DiffController(Controller):
         self,
         request: Request[Principal, Any, Any],
         past: NamedDependency[Past],
+        sealing: NamedDependency[Sealing],
         since: From = None,
         until: To = None,
         aggregate: Which = None,
@@ -85,8 +93,33 @@ class DiffController(Controller):
         for point in points:  # of a cursor, too, they have to be there
             await past.point(str(point), "cursor" if cursor else "to")
         found = await past.changes(*points).page(kinds, start, limit + 1)
-        page = _page(found, limit, points)
+        shown = await _opened(sealing, found, is_admin=request.user.role == "admin")
+        page = _page(shown, limit, points)
         return linked(request, page, given={"from": str(points[0]), "to": str(points[1])})
+
+
+async def _opened(sealing: Sealing, found: Sequence[Changed], *, is_admin: bool) -> list[Changed]:
+    """The same with names as whoever asks may read them; null where nobody can any more."""
+    told = [_SEALED.get(KINDS[one.kind].aggregate) for one in found]
+    opened = await sealing.opened(
+        (field, row.name)
+        for field, one in zip(told, found, strict=True)
+        if field is not None and (is_admin or field != "person.name")
+        for row in (one.before, one.after)
+        if row is not None
+    )
+    return [
+        one
+        if field is None
+        else replace(
+            one, before=_named(one.before, field, opened), after=_named(one.after, field, opened)
+        )
+        for field, one in zip(told, found, strict=True)
+    ]
+
+
+def _named(row: Any, field: SealedField, opened: Opened) -> Any:
+    return row and replace(row, name=opened.said(field, row.name))
 
 
 async def _points(past: Past, since: str | None, until: str | None) -> tuple[int, int]:
@@ -156,10 +189,11 @@ def _fields(before: Any, after: Any, left_out: set[str]) -> list[FieldChange]:
     return found
 
 
-def _name(row: Any) -> str:
-    """What people call it: its own name or address, or that of its model."""
+def _name(row: Any) -> str | None:
+    """What people call it: its own name or address, or that of its model; None if it is forgotten."""
     for named in ("name", "url"):
         if hasattr(row, named):
-            return str(getattr(row, named))
+            name: str | None = getattr(row, named)
+            return name
     number = getattr(row, "number", None)
     return row.model if number is None else f"{row.model} {number}"

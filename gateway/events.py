@@ -1,8 +1,11 @@
 """The event log over HTTP: who did what and when, as pages and as a stream."""
 
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -14,6 +17,7 @@ from litestar.response import Stream
 
 from domain.catalog import UnknownType
 from domain.messages import StreamId
+from domain.sealing import SealedField
 from domain.subjects import Aggregate
 from domain.wire import decode_recorded
 from gateway.authentication import Principal
@@ -22,6 +26,7 @@ from gateway.hub import Encoder
 from gateway.logs import require_job
 from gateway.pages import Limit, Page
 from gateway.ports import Feed, FeedMessage
+from gateway.sealing import Sealing
 from gateway.sse import Reading, encode
 from projections import timeline
 from projections.queries import Queries
@@ -29,13 +34,23 @@ from projections.timeline import TimelineRow
 
 After = Annotated[int | None, QueryParameter(ge=0, le=2**63 - 1, description="Events behind this sequence, oldest first; without it the newest.")]  # fmt: skip
 
+# Events whose `name` may be sealed. What a person is called, only an admin is told.
+SEALED: Final[Mapping[str, SealedField]] = MappingProxyType(
+    {"KeyIssued": "key.name", "DatasetRegistered": "dataset.name", "PersonAdded": "person.name"}
+)
+ADMINS_ONLY: Final = frozenset({"PersonAdded"})
+
 ENCODERS: Final = 256  # filters that are read with at once; of more, some are encoded twice
 
 _log = logging.getLogger(__name__)
 
 
 class Event(msgspec.Struct):
-    """A fact of the log. `sequence` is its position; secrets and their hashes are left out."""
+    """A fact of the log. `sequence` is its position; secrets and their hashes are left out.
+
+    What is sealed in it is shown opened, and null where nobody can read it any more; in a stream of
+    events it stays as it stands in the log.
+    """
 
     sequence: int
     id: UUID
@@ -67,6 +82,7 @@ class EventsController(Controller):
         request: Request[Principal, Any, Any],
         queries: NamedDependency[Queries],
         streams: NamedDependency[Streams],
+        sealing: NamedDependency[Sealing],
         workspace: NamedDependency[str],
         aggregate: Annotated[Aggregate | None, QueryParameter()] = None,
         id: Annotated[UUID | None, QueryParameter()] = None,  # noqa: A002 - the API's word
@@ -85,7 +101,9 @@ class EventsController(Controller):
         if wants_stream(request):
             position = position_of(last_event_id, None if after is None else str(after))
             return streams.open(request, event_reading(workspace, chosen, position))
-        return await read_events(queries, workspace, chosen, after, limit)
+        page, more = await read_events(queries, workspace, chosen, after, limit)
+        opened = await opened_events(sealing, page, is_admin=request.user.role == "admin")
+        return Page([event_answer(row) for row in opened], more)
 
 
 class JobEventsController(Controller):
@@ -111,19 +129,38 @@ class JobEventsController(Controller):
         if wants_stream(request):
             position = position_of(last_event_id, None if after is None else str(after))
             return streams.open(request, event_reading(workspace, chosen, position))
-        return await read_events(queries, workspace, chosen, after, limit)
+        page, more = await read_events(queries, workspace, chosen, after, limit)
+        return Page([event_answer(row) for row in page], more)
 
 
 async def read_events(
     queries: Queries, workspace: str, chosen: Filter, after: int | None, limit: int
-) -> Page[Event]:
+) -> tuple[Sequence[TimelineRow], str | None]:
+    """Rows of a page, and where the next one goes on."""
     rows = await queries.events(
         workspace, **msgspec.structs.asdict(chosen), after=after, limit=limit + 1
     )
     if after is None:  # the newest: nothing comes behind them
-        return Page([event_answer(row) for row in rows[-limit:]])
+        return rows[-limit:], None
     more = str(rows[limit - 1].sequence) if len(rows) > limit else None
-    return Page([event_answer(row) for row in rows[:limit]], more)
+    return rows[:limit], more
+
+
+async def opened_events(
+    sealing: Sealing, rows: Sequence[TimelineRow], *, is_admin: bool
+) -> Sequence[TimelineRow]:
+    """The rows as whoever asks may read them."""
+    told = {row.sequence: field for row in rows if (field := SEALED.get(row.type)) is not None}
+    shown = [row for row in rows if is_admin or row.type not in ADMINS_ONLY]
+    opened = await sealing.opened(
+        (told[row.sequence], row.data["name"]) for row in shown if row.sequence in told
+    )
+    return [
+        replace(row, data={**row.data, "name": opened.said(told[row.sequence], row.data["name"])})
+        if row.sequence in told
+        else row
+        for row in rows
+    ]
 
 
 def event_reading(workspace: str, chosen: Filter, after: int) -> Reading:

@@ -22,12 +22,13 @@ from domain.messages import StreamId
 from domain.wire import decode_recorded
 from gateway.authentication import Principal
 from gateway.commanding import Caller, Commands, Done
-from gateway.datasets import file_name, require_dataset, require_kept
+from gateway.datasets import file_name, require_readable
 from gateway.downloads import MEDIA_TYPE, archive_of
 from gateway.ports import Blobs, Feed
 from gateway.problems import Problem
 from gateway.ranged import OCTETS, blob_content, ranged, require_blob
 from gateway.registry import require_model, require_ready, require_version
+from gateway.sealing import Sealing
 from gateway.tickets import ArchiveTicket, Ticket, Tickets
 from projections.queries import Queries
 
@@ -67,6 +68,7 @@ class Linker:
     commands: Commands
     blobs: Blobs
     feed: Feed
+    sealing: Sealing
     workspace: str
     minutes: int
     public_url: str | None
@@ -90,14 +92,23 @@ class Linker:
         done = await self.commands.send(caller, "link", command.link_id, command)
         return await self._recorded(command, done), done.sequence
 
-    async def of_blob(self, issued: LinkIssued, sha256: str, filename: str, base: str) -> str:
+    async def of_blob(
+        self,
+        issued: LinkIssued,
+        sha256: str,
+        filename: str,
+        base: str,
+        dataset_id: UUID | None = None,
+    ) -> str:
+        """Where the bytes are got; those of a person's dataset only through us, as long as it is there."""
         left = round((issued.expires_at - datetime.now(UTC)).total_seconds())
         if left <= 0:
             raise Problem("ticket_expired", "The link of this Idempotency-Key is past its time.")
-        own = await self.blobs.link(sha256, expires_s=left, filename=filename)
-        if own is not None:
-            return own
-        ticket = Ticket("GET", sha256, _unix(issued), filename=filename)
+        if dataset_id is None:
+            own = await self.blobs.link(sha256, expires_s=left, filename=filename)
+            if own is not None:
+                return own
+        ticket = Ticket("GET", sha256, _unix(issued), filename=filename, dataset_id=dataset_id)
         return f"{base}/blobs/{self.tickets.issue(ticket)}"
 
     def of_archive(self, issued: LinkIssued, model: str, number: int, base: str) -> str:
@@ -167,9 +178,12 @@ class LinksController(Controller):
         workspace: NamedDependency[str],
     ) -> IssuedLink:
         """A link to the file of a dataset that works without a key."""
-        row = require_kept(await require_dataset(queries, workspace, dataset_id))
+        row, opened = await require_readable(queries, linker.sealing, workspace, dataset_id)
         issued, sequence = await linker.issue(caller, "dataset", dataset_id, None, data.minutes)
-        url = await linker.of_blob(issued, row.sha256, file_name(row), linker.base(request))
+        personal = None if row.person_id is None else dataset_id
+        # A ticket can be read by whoever holds it: it does not tell what a person's dataset is called.
+        filename = f"{dataset_id}.{row.format}" if personal else file_name(row, opened)
+        url = await linker.of_blob(issued, row.sha256, filename, linker.base(request), personal)
         return IssuedLink(issued.link_id, url, issued.expires_at, sequence)
 
     @route("/blobs/{ticket:str}", http_method=[HttpMethod.GET, HttpMethod.HEAD], media_type=OCTETS)
@@ -178,12 +192,16 @@ class LinksController(Controller):
         request: Request[None, Any, Any],
         ticket: FromPath[str],
         linker: NamedDependency[Linker],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
         blobs: NamedDependency[Blobs],
     ) -> Response[None] | Stream:
         """The bytes that a link to one file is for. No key is asked for: the ticket is enough."""
         leave = linker.tickets.read(ticket, _now())
         if leave.verb != "GET":
             raise Problem("ticket_invalid", "This ticket is for bringing bytes, not for getting.")
+        if leave.dataset_id is not None:
+            await require_readable(queries, linker.sealing, workspace, leave.dataset_id)
         size = await require_blob(blobs, leave.sha256)
         return ranged(request, blob_content(blobs, leave.sha256, size, leave.filename))
 

@@ -33,6 +33,11 @@ STREAM_MESSAGES: Final = Counter(
     ("log",),
     registry=REGISTRY,
 )
+ADDRESSES_LEFT_OUT: Final = Counter(
+    "finetrail_addresses_left_out",
+    "Requests whose client's address was not recorded: it could not be sealed.",
+    registry=REGISTRY,
+)
 
 
 def page() -> bytes:

@@ -23,6 +23,18 @@ def dataset_name(name: str | None, filename: str | None) -> str:
     return cleaned
 
 
+def person_name(name: str) -> str:
+    """A person's or a key's name as it is kept.
+
+    Raises:
+        Problem: Nothing of it can be printed.
+    """
+    cleaned = name.strip()
+    if not cleaned or not cleaned.isprintable():
+        raise invalid("name", "printable characters", "body")
+    return cleaned
+
+
 def base_name(path: str | None) -> str:
     """The last part of a path of any system, with nothing in it that does not print."""
     last = (path or "").replace("\\", "/").rpartition("/")[2]

@@ -23,6 +23,7 @@ TAGGED: Final = frozenset(
         "/api/v1/evaluations/{evaluation_id}",
         "/api/v1/agents/{agent_id}",
         "/api/v1/webhooks/{webhook_id}",
+        "/api/v1/people/{person_id}",
     }
 )
 GUARDED: Final = frozenset(

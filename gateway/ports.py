@@ -1,6 +1,6 @@
 """What the gateway needs from the world outside, as it sees it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
@@ -11,6 +11,7 @@ from domain.blobs import BlobRef
 from domain.inference import GenerateReply, GenerateRequest
 from domain.messages import Command, Envelope, Outcome
 from domain.request_figures import RequestFigures
+from domain.sealing import SealedField
 from domain.telemetry import LogEmitted
 from domain.webhooks.deliveries import Answer, Attempt, Cursor, Delivery
 from domain.work import PredictReply, PredictRequest
@@ -178,6 +179,32 @@ class WebhookStore(Protocol):
         waiting: Sequence[Delivery],
         done: Sequence[int],
     ) -> None: ...
+
+
+class PersonKeys(Protocol):
+    """The keys of people, beside the log; ``ConnectionError`` while they cannot be had."""
+
+    async def get_or_make(self, person_id: UUID) -> bytes | None:
+        """The person's key; None where it was destroyed."""
+        ...
+
+    async def find(self, people: Collection[UUID]) -> Mapping[UUID, bytes | None]:
+        """The keys of those who ever had one; None for one that was destroyed."""
+        ...
+
+    async def destroy(self, people: Collection[UUID]) -> int:
+        """Leave no key of theirs; gives how many there were. Doing it again changes nothing."""
+        ...
+
+
+class Sealer(Protocol):
+    """Makes and opens sealed texts."""
+
+    def seal(self, key: bytes, person_id: UUID, field: SealedField, text: str) -> str: ...
+
+    def open(self, key: bytes, field: SealedField, text: str) -> str | None:
+        """What it says; None where the key or the field is another one."""
+        ...
 
 
 class WebhookSender(Protocol):

@@ -34,6 +34,7 @@ class Ticket:
     filename: str = ""  # what a download is called
     size: int | None = None  # PUT: exactly so many bytes
     holder: str = ""  # the actor it was issued to
+    dataset_id: UUID | None = None  # of a person's, which may be gone before the ticket is
 
 
 @dataclass(frozen=True, slots=True)

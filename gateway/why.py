@@ -13,11 +13,13 @@ from domain.messages import StreamId
 from domain.queues.events import WorkAssigned
 from domain.subjects import GATEWAY_SOURCE, OPERATOR_SOURCE
 from domain.wire import COMMAND_CAUSE, COMMAND_TYPE, client_address
+from gateway.administration import opened_keys
 from gateway.authentication import Principal
-from gateway.events import Event, event_answer
+from gateway.events import Event, event_answer, opened_events
 from gateway.pages import MAX_SEQUENCE
 from gateway.ports import Feed
 from gateway.problems import Problem, invalid
+from gateway.sealing import Sealing
 from projections.queries import Queries
 from projections.timeline import TimelineRow
 
@@ -50,7 +52,10 @@ class Link(msgspec.Struct):
 
 
 class Beginning(msgspec.Struct):
-    """The first command of the chain. `address` is the client's; only an admin is told it."""
+    """The first command of the chain. `address` is the client's; only an admin is told it.
+
+    Name and address are null once whoever holds the key is forgotten.
+    """
 
     actor: str
     key_id: str | None
@@ -81,20 +86,21 @@ class WhyController(Controller):
         reasons: NamedDependency["Reasons"],
     ) -> Why:
         """What led to an event, named by its sequence or its id, back to who began it."""
-        return await reasons.of(event, tell_address=request.user.role == "admin")
+        return await reasons.of(event, is_admin=request.user.role == "admin")
 
 
 class Reasons:
     """Follows causes in the log of one workspace."""
 
-    def __init__(self, queries: Queries, feed: Feed, workspace: str) -> None:
+    def __init__(self, queries: Queries, feed: Feed, sealing: Sealing, workspace: str) -> None:
         self._queries = queries
         self._feed = feed
+        self._sealing = sealing
         self._workspace = workspace
 
-    async def of(self, event: str, *, tell_address: bool) -> Why:
+    async def of(self, event: str, *, is_admin: bool) -> Why:
         row: TimelineRow | None = await self._find(event)
-        names = {key.key_id: key.name for key in await self._queries.keys(self._workspace)}
+        names = await self._names()
         chain: list[Link] = []
         headers: Mapping[str, str] = {}
         known, cut = True, False
@@ -102,7 +108,8 @@ class Reasons:
             headers = await self._headers(row)
             cause = await self._cause(row, headers)
             command = _command(row, headers, names, cause)
-            chain.append(Link(event_answer(row), command))
+            (opened,) = await opened_events(self._sealing, [row], is_admin=is_admin)
+            chain.append(Link(event_answer(opened), command))
             known = COMMAND_TYPE in headers or row.source in BEGINNERS
             row, cut = cause, len(chain) >= LONGEST
         first = chain[-1]
@@ -113,10 +120,26 @@ class Reasons:
             key_name=first.command.key_name,
             source=first.command.source,
             request_id=first.event.correlation_id if from_request else None,
-            address=(client_address(headers) or None) if tell_address else None,
+            address=await self._address(headers) if is_admin else None,
         )
         note = TOO_LONG if cut and row is not None else None if known else FROM_BEFORE
         return Why(chain, began, note is None, note)
+
+    async def _names(self) -> Mapping[str, str | None]:
+        """Of keys, by their ids."""
+        keys = await self._queries.keys(self._workspace)
+        opened = await opened_keys(self._sealing, keys)
+        return {
+            key.key_id: None
+            if key.person_id in opened.forgotten
+            else opened.said("key.name", key.name)
+            for key in keys
+        }
+
+    async def _address(self, headers: Mapping[str, str]) -> str | None:
+        address = client_address(headers) or None
+        opened = await self._sealing.opened([("key.address", address)])
+        return opened.said("key.address", address)
 
     async def _find(self, event: str) -> TimelineRow:
         which = _named(event)
@@ -153,7 +176,7 @@ def _named(event: str) -> int | UUID:
 def _command(
     row: TimelineRow,
     headers: Mapping[str, str],
-    names: Mapping[str, str],
+    names: Mapping[str, str | None],
     cause: TimelineRow | None,
 ) -> CommandFacts:
     key_id = row.actor.removeprefix(KEY) if row.actor.startswith(KEY) else None

@@ -66,8 +66,8 @@ def supervise(
     )
 
 
-def told(found: Supervision, max_length: int) -> Iterator[LogLine]:
-    """Say the same in words."""
+def told(found: Supervision, max_length: int, *, quoting: bool = True) -> Iterator[LogLine]:
+    """Say the same in words; a row that is a person's is not quoted."""
     share = found.supervised_tokens / found.tokens
     yield log(
         f"the loss is taken over {found.supervised_tokens:,} of {found.tokens:,} tokens ({share:.0%}) "
@@ -79,6 +79,8 @@ def told(found: Supervision, max_length: int) -> Iterator[LogLine]:
             f"{found.truncated_rows} rows are longer than {max_length} tokens and lose their end; "
             f"{found.dropped_rows} of them lose all there is to learn from and are left out"
         )
+    if not quoting:
+        return
     example = "".join(f"⟦{part.text}⟧" if part.supervised else part.text for part in found.example)
     yield log(f"a row as the model reads it, what it learns from in ⟦ ⟧:\n{example}")
 

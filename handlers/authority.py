@@ -3,9 +3,10 @@
 from typing import Final
 
 from domain.access.access import access_id
+from domain.access.commands import RevokeKey
 from domain.agents.commands import EnrolAgent
 from domain.catalog import aggregate_of
-from domain.datasets.commands import RecordValidation
+from domain.datasets.commands import DeleteDataset, RecordValidation
 from domain.dead_letters.commands import DiscardDeadLetter, RetryDeadLetter
 from domain.dead_letters.dead_letter import letter_id
 from domain.errors import Rejected
@@ -19,6 +20,7 @@ from domain.evaluations.commands import (
 )
 from domain.job_logs.commands import ArchiveLogs
 from domain.jobs.commands import (
+    CancelJob,
     ClaimJob,
     CompleteJob,
     ExpireLease,
@@ -67,7 +69,7 @@ REACTIONS_ONLY: Final = (
     ExpireEvaluationLease,
     ArchiveLogs,
 )
-REACTIONS_TOO: Final = (RunEvaluation,)
+REACTIONS_TOO: Final = (RunEvaluation, RevokeKey, DeleteDataset, CancelJob)
 ID_FIELDS: Final[dict[Aggregate, str]] = {
     "dataset": "dataset_id",
     "job": "job_id",
@@ -78,6 +80,7 @@ ID_FIELDS: Final[dict[Aggregate, str]] = {
     "link": "link_id",
     "webhook": "webhook_id",
     "job_log": "job_id",
+    "person": "person_id",
 }
 
 

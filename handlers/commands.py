@@ -16,6 +16,7 @@ from domain.links.link import decider as links
 from domain.messages import Command, Decider, Envelope, Outcome
 from domain.model_versions.model_version import decider as model_versions
 from domain.models.model import decider as models
+from domain.people.person import decider as people
 from domain.queues.queue import decider as queues
 from domain.subjects import AGGREGATES, Aggregate
 from domain.webhooks.webhook import decider as webhooks
@@ -38,6 +39,7 @@ DECIDERS: Final[dict[Aggregate, Decider[Any, Any, Any]]] = {
     "link": links,
     "webhook": webhooks,
     "job_log": job_logs,
+    "person": people,
 }
 
 

@@ -3,13 +3,18 @@
 from typing import Any
 from uuid import UUID
 
+from domain.access.commands import IssueKey
 from domain.datasets import dataset as datasets
+from domain.datasets.commands import RegisterDataset
 from domain.errors import NotYours
 from domain.evaluations.commands import ClaimEvaluation, RunEvaluation
 from domain.jobs.commands import ClaimJob, DatasetFacts, SubmitJob
+from domain.jobs.spec import JobSpec
 from domain.messages import Command, StreamId
 from domain.model_versions import model_version as versions
 from domain.models.commands import ActivateModel
+from domain.people.person import Forgotten, PersonIsForgotten
+from domain.people.person import decider as people_decider
 from domain.queues.queue import Queue, queue_id
 from domain.queues.queue import decider as queue_decider
 from handlers.histories import Histories
@@ -20,6 +25,9 @@ async def look_up(command: Command, workspace: str, histories: Histories) -> Com
     match command:
         case SubmitJob():
             return await _with_datasets(command, workspace, histories)
+        case IssueKey() | RegisterDataset():
+            forgotten = await _is_forgotten(command.person_id, workspace, histories)
+            return command.model_copy(update={"forgotten": forgotten})
         case ActivateModel():
             version = await _version(command.version_id, workspace, histories)
             theirs = (
@@ -30,6 +38,8 @@ async def look_up(command: Command, workspace: str, histories: Histories) -> Com
             return command.model_copy(update={"version_status": status})
         case RunEvaluation():
             version = await _version(command.version_id, workspace, histories)
+            if isinstance(version, versions.Known):
+                await _require_rows(version.registered.spec, workspace, histories)
             return command.model_copy(update=_evaluated(version))
         case ClaimJob():
             await _require_assigned(command, command.job_id, workspace, histories)
@@ -39,6 +49,17 @@ async def look_up(command: Command, workspace: str, histories: Histories) -> Com
             return command
         case _:
             return command
+
+
+async def _require_rows(spec: JobSpec, workspace: str, histories: Histories) -> None:
+    """An evaluation asks a model about rows that may still be read.
+
+    Raises:
+        PersonIsForgotten: They may not.
+    """
+    tested = spec.tested
+    if await _is_forgotten(tested.person_id, workspace, histories):
+        raise PersonIsForgotten(f"dataset {tested.dataset_id} was of a person who is forgotten")
 
 
 async def _require_assigned(
@@ -54,6 +75,13 @@ async def _require_assigned(
     given = queue.assigned.get(work_id)
     if given is None or (given.agent_id, given.attempt) != (claim.agent_id, claim.attempt):
         raise NotYours(f"attempt {claim.attempt} of {work_id} was not given to {claim.agent_id}")
+
+
+async def _is_forgotten(person_id: UUID | None, workspace: str, histories: Histories) -> bool:
+    if person_id is None:
+        return False
+    stream = StreamId(workspace, "person", person_id)
+    return isinstance((await histories.load(stream, people_decider)).state, Forgotten)
 
 
 async def _with_datasets(command: SubmitJob, workspace: str, histories: Histories) -> SubmitJob:
@@ -74,7 +102,8 @@ async def _dataset(dataset_id: UUID, workspace: str, histories: Histories) -> Da
         case datasets.Pending(ref):
             return DatasetFacts(status="pending", ref=ref)
         case datasets.Valid(ref):
-            return DatasetFacts(status="valid", ref=ref)
+            gone = await _is_forgotten(ref.person_id, workspace, histories)
+            return DatasetFacts(status="deleted" if gone else "valid", ref=ref)
         case datasets.Refused(ref, message):
             return DatasetFacts(status="rejected", ref=ref, message=message)
         case datasets.Deleted(ref):

@@ -22,7 +22,7 @@ from domain.queues.events import WorkKind
 from domain.queues.queue import queue_id
 from domain.subjects import REACTION_SOURCE, derived_id
 from domain.work import Assignment, StopWork
-from handlers.ports import Blobs, EventStore
+from handlers.ports import Blobs, EventStore, PersonKeys, Scan
 
 E = TypeVar("E", bound=Event)
 S = TypeVar("S")
@@ -46,6 +46,8 @@ class World:
 
     store: EventStore
     blobs: Blobs
+    person_keys: PersonKeys
+    scan: Scan
 
 
 def ask(cause: Recorded[Event], reaction: str, stream: StreamId, command: Command) -> FollowUp:

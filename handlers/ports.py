@@ -1,11 +1,15 @@
 """What the handlers need of the world, as small as they need it."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
+from uuid import UUID
 
-from domain.messages import Command, Envelope, Event, History, Outcome, StreamId
+from domain.messages import Command, Envelope, Event, History, Outcome, Recorded, StreamId
+from domain.subjects import Aggregate
 from domain.wire import Headers
+
+E = TypeVar("E", bound=Event)
 
 Clock = Callable[[], datetime]  # aware, UTC
 
@@ -42,6 +46,23 @@ class Blobs(Protocol):
     ) -> AsyncIterator[bytes]: ...
 
     async def size(self, sha256: str) -> int | None: ...
+
+
+class PersonKeys(Protocol):
+    """The keys of people, to be destroyed; ``ConnectionError`` while they cannot be had."""
+
+    async def destroy(self, people: Collection[UUID]) -> int: ...
+
+
+class Scan(Protocol):
+    """Events of one type, of all streams of a kind in one workspace, oldest first.
+
+    Raises `StoreUnavailable` while the log is away; a newer writer's events are passed over.
+    """
+
+    def __call__(
+        self, workspace: str, aggregate: Aggregate, type_: type[E]
+    ) -> AsyncIterator[Recorded[E]]: ...
 
 
 class Publish(Protocol):

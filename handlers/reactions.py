@@ -6,6 +6,7 @@ Every id is derived from the event's, so an event that comes twice leads to the 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from domain.access.events import KeyIssued
 from domain.datasets.events import DatasetRegistered
 from domain.evaluations import evaluation as evaluations
 from domain.evaluations.commands import RunEvaluation
@@ -31,6 +32,7 @@ from domain.model_versions.commands import RecordFailure, RecordReady, RegisterV
 from domain.model_versions.events import ModelReady, VersionRegistered
 from domain.models.commands import NumberVersion
 from domain.models.events import VersionNumbered
+from domain.people.events import PersonForgotten
 from domain.queues.events import WorkAssigned
 from domain.subjects import derived_id
 from domain.work import Assignment, EvaluateAssignment, TrainAssignment
@@ -48,6 +50,7 @@ from handlers.follow_ups import (
     stop,
     withdraw,
 )
+from handlers.forgetting import forget, too_late
 from handlers.validation import validate
 
 Reaction = Callable[[Any, World], Awaitable[Sequence[FollowUp]]]
@@ -64,11 +67,20 @@ async def follow_ups(recorded: Recorded[Event], world: World) -> Sequence[Follow
 
 
 async def _check_dataset(recorded: Recorded[DatasetRegistered], world: World) -> Sequence[FollowUp]:
+    if gone := await too_late(recorded, world):
+        return [gone]
     verdict = await validate(recorded.event, world.blobs)
     return [ask(recorded, "validate", recorded.stream, verdict)]
 
 
-async def _queue_job(recorded: Recorded[JobSubmitted], _world: World) -> Sequence[FollowUp]:
+async def _check_key(recorded: Recorded[KeyIssued], world: World) -> Sequence[FollowUp]:
+    gone = await too_late(recorded, world)
+    return [gone] if gone else []
+
+
+async def _queue_job(recorded: Recorded[JobSubmitted], world: World) -> Sequence[FollowUp]:
+    if gone := await too_late(recorded, world):
+        return [gone]
     spec = recorded.event.spec
     return [
         create_model(recorded, spec),
@@ -243,6 +255,8 @@ async def _evaluation(recorded: Recorded[WorkAssigned], world: World) -> Evaluat
 
 
 REACTIONS: Final[dict[type[Event], Reaction]] = {
+    KeyIssued: _check_key,
+    PersonForgotten: forget,
     DatasetRegistered: _check_dataset,
     JobSubmitted: _queue_job,
     JobInterrupted: _queue_job_again,

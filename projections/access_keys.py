@@ -3,7 +3,9 @@
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
+from uuid import UUID
 
+from domain.access.access import holder_of
 from domain.access.events import KeyIssued, KeyRevoked, Role
 from domain.messages import Event, Recorded
 from projections import tables
@@ -22,6 +24,7 @@ class AccessKeyRow:
     created_at: datetime
     created_by: str
     revoked_at: datetime | None
+    person_id: UUID  # who holds it
 
 
 def project(row: AccessKeyRow | None, recorded: Recorded[Event]) -> AccessKeyRow | None:
@@ -38,6 +41,7 @@ def project(row: AccessKeyRow | None, recorded: Recorded[Event]) -> AccessKeyRow
                 created_at=recorded.recorded_at,
                 created_by=recorded.actor,
                 revoked_at=None,
+                person_id=holder_of(event, recorded.stream.workspace),
             )
         case KeyRevoked():
             return row and replace(

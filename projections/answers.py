@@ -5,6 +5,8 @@ from datetime import datetime
 from math import ceil
 from uuid import UUID
 
+from projections.access_keys import AccessKeyRow
+from projections.datasets import DatasetRow
 from projections.evaluations import EvaluationRow
 from projections.jobs import JobRow
 from projections.metrics import StepRow
@@ -73,6 +75,16 @@ class Standing:
     sequence: int
     error: str | None
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """All that is of a person; jobs that learned from it or were tested on it, and their evaluations."""
+
+    keys: list[AccessKeyRow]
+    datasets: list[DatasetRow]
+    jobs: list[JobRow]
+    evaluations: list[EvaluationRow]
 
 
 def with_progress(row: JobRow, newest: StepRow | None) -> Job:

@@ -18,6 +18,7 @@ from projections import (
     jobs,
     model_versions,
     models,
+    people,
     webhooks,
 )
 from projections import tables as t
@@ -44,6 +45,7 @@ KINDS: Final = (
     Kind("agent", agents.VIEW),
     Kind("access", access_keys.VIEW),
     Kind("webhook", webhooks.VIEW),
+    Kind("person", people.VIEW),
 )
 
 

@@ -45,6 +45,7 @@ class DatasetRow:
     code: str | None  # of the refusal
     message: str | None
     created_at: datetime
+    person_id: UUID | None  # whom all its rows are of
 
 
 def project(row: DatasetRow | None, recorded: Recorded[Event]) -> DatasetRow | None:
@@ -113,6 +114,7 @@ def _registered(event: DatasetRegistered, recorded: Recorded[Event]) -> DatasetR
         code=None,
         message=None,
         created_at=recorded.recorded_at,
+        person_id=event.person_id,
     )
 
 

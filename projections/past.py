@@ -75,6 +75,7 @@ def tables_at(sequence: int) -> Tables:
         evaluation=state_at(t.evaluation, t.evaluation_history, sequence),
         agent=state_at(t.agent, t.agent_history, sequence),
         access_key=state_at(t.access_key, t.access_key_history, sequence),
+        person=state_at(t.person, t.person_history, sequence),
         webhook=state_at(t.webhook, t.webhook_history, sequence),
     )
 

@@ -13,8 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from domain.queues.events import WorkQueued
 from domain.subjects import Aggregate
 from projections import tables as t
-from projections.answers import Job, QueueItem, Standing, with_progress
+from projections.access_keys import AccessKeyRow
+from projections.answers import Belongings, Job, QueueItem, Standing, with_progress
 from projections.changes import Changes
+from projections.datasets import DatasetRow
+from projections.evaluations import EvaluationRow
 from projections.jobs import EpochRow, JobRow, JobStatus
 from projections.metrics import StepRow
 from projections.past import PastQueries, last_until
@@ -207,6 +210,38 @@ class Queries(RegistryQueries):
         if before is not None:
             chosen = chosen.where(table.c.sequence < before)
         return await self._rows(TimelineRow, chosen.order_by(table.c.sequence.desc()).limit(limit))
+
+    async def forgotten_people(self, workspace: str) -> frozenset[UUID]:
+        table = t.person
+        gone = select(table.c.id).where(
+            table.c.workspace == workspace, table.c.status == "forgotten"
+        )
+        return frozenset(row.id for row in await self._all(gone))
+
+    async def belongings(self, workspace: str, person_id: UUID) -> Belongings:
+        """All that is of a person, and what was made from it."""
+        key, dataset, job, evaluation = t.access_key, t.dataset, t.job, t.evaluation
+        keys = select(key).where(key.c.workspace == workspace, key.c.person_id == person_id)
+        datasets = select(dataset).where(
+            dataset.c.workspace == workspace, dataset.c.person_id == person_id
+        )
+        theirs = datasets.with_only_columns(dataset.c.id)
+        jobs = select(job).where(
+            job.c.workspace == workspace,
+            or_(job.c.dataset_id.in_(theirs), job.c.test_dataset_id.in_(theirs)),
+        )
+        versions = jobs.with_only_columns(job.c.version_id)
+        evaluations = select(evaluation).where(
+            evaluation.c.workspace == workspace, evaluation.c.version_id.in_(versions)
+        )
+        return Belongings(
+            keys=await self._rows(AccessKeyRow, keys.order_by(key.c.created_sequence)),
+            datasets=await self._rows(DatasetRow, datasets.order_by(dataset.c.created_sequence)),
+            jobs=await self._rows(JobRow, jobs.order_by(job.c.created_sequence)),
+            evaluations=await self._rows(
+                EvaluationRow, evaluations.order_by(evaluation.c.created_sequence)
+            ),
+        )
 
     async def queue(self, workspace: str) -> list[QueueItem]:
         """What is assigned and what waits, in order of arrival."""

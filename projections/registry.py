@@ -32,6 +32,7 @@ from projections.evaluations import EvaluationRow
 from projections.model_filter import ALL_MODELS, ModelFilter, with_filter
 from projections.model_versions import VersionRow
 from projections.models import ModelRow
+from projections.people import PersonRow
 from projections.postgres import AWAY
 from projections.webhooks import WebhookRow
 
@@ -59,11 +60,12 @@ class Tables:
     evaluation: FromClause
     agent: FromClause
     access_key: FromClause
+    person: FromClause
     webhook: FromClause
 
 
 NOW: Final = Tables(
-    t.dataset, t.model, t.model_version, t.evaluation, t.agent, t.access_key, t.webhook
+    t.dataset, t.model, t.model_version, t.evaluation, t.agent, t.access_key, t.person, t.webhook
 )
 
 
@@ -206,6 +208,14 @@ class RegistryQueries(Asking):
         table = self._t.access_key
         mine = select(table).where(table.c.workspace == workspace)
         return await self._rows(AccessKeyRow, mine.order_by(table.c.created_sequence))
+
+    async def people(
+        self, workspace: str, *, limit: int = 50, before: int | None = None
+    ) -> list[PersonRow]:
+        return await self._rows(PersonRow, page_of(self._t.person, workspace, limit, before))
+
+    async def person(self, workspace: str, person_id: UUID) -> PersonRow | None:
+        return await self._one(PersonRow, by_id(self._t.person, workspace, person_id))
 
     async def webhooks(self, workspace: str) -> list[WebhookRow]:
         """Those that are there, oldest first."""

@@ -83,6 +83,7 @@ dataset = Table(
     Column("code", Text),
     Column("message", Text),
     Column("created_at", _Time, nullable=False),
+    Column("person_id", Uuid),
     Index("dataset_by_age", "workspace", text("created_sequence DESC")),
 )
 
@@ -331,9 +332,27 @@ access_key = Table(
     Column("created_at", _Time, nullable=False),
     Column("created_by", Text, nullable=False),
     Column("revoked_at", _Time),
+    Column("person_id", Uuid, nullable=False),
 )
 
 access_key_history = _states(access_key)
+
+person = Table(
+    "person",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    *_history(),
+    Column("name", Text),
+    Column("status", Text, nullable=False),
+    Column("created_at", _Time, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("forgotten_at", _Time),
+    Column("forgotten_by", Text),
+    Column("reason", Text),
+)
+
+person_history = _states(person)
 
 webhook = Table(
     "webhook",

@@ -9,6 +9,7 @@ from domain.access.commands import AccessCommand, IssueKey, RevokeKey
 from domain.access.events import AccessEvent, KeyIssued, KeyRevoked
 from domain.errors import NotFound, Rejected
 from domain.messages import Decider
+from domain.people.person import holder_id, require_remembered, require_sealed
 from domain.subjects import derived_id
 
 
@@ -34,7 +35,7 @@ def decide(command: AccessCommand, access: Access) -> Sequence[AccessEvent]:
         case IssueKey():
             if command.key_id in access.keys or command.key_id in access.revoked:
                 raise KeyExists(f"key {command.key_id} was issued before")
-            return [KeyIssued(**command.model_dump(exclude={"type"}))]
+            return [_issued(command)]
         case RevokeKey():
             if command.key_id in access.revoked:
                 return []
@@ -43,6 +44,18 @@ def decide(command: AccessCommand, access: Access) -> Sequence[AccessEvent]:
             return [KeyRevoked(key_id=command.key_id)]
         case _:
             assert_never(command)
+
+
+def _issued(command: IssueKey) -> KeyIssued:
+    if command.person_id is not None:
+        require_remembered(command.person_id, forgotten=command.forgotten)
+        require_sealed(command.name, command.person_id, "the key's name")
+    return KeyIssued(**command.model_dump(exclude={"type", "forgotten"}))
+
+
+def holder_of(key: KeyIssued, workspace: str) -> UUID:
+    """Who holds a key; of one that was issued for nobody, a person that is derived from it."""
+    return key.person_id or holder_id(workspace, key.key_id)
 
 
 def evolve(access: Access, event: AccessEvent) -> Access:

@@ -8,13 +8,16 @@ from pydantic import Field
 from domain.blobs import BlobRef
 from domain.jobs.spec import RowKind
 from domain.messages import Command
+from domain.sealing import MAX_SEALED
 from domain.work import Segment
 
 
 class RegisterDataset(Command):
+    """The handler looks the person up and fills ``forgotten``."""
+
     type: Literal["RegisterDataset"] = "RegisterDataset"
     dataset_id: UUID
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=MAX_SEALED)  # sealed where it is a person's
     blob: BlobRef
     format: Literal["csv", "jsonl"]
     delimiter: str | None = None
@@ -23,6 +26,8 @@ class RegisterDataset(Command):
     label_column: str
     rows: int = Field(ge=1)
     labels: dict[str, int]
+    person_id: UUID | None = None  # whom all its rows are of
+    forgotten: bool = False
 
 
 class RecordValidation(Command):

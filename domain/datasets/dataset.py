@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from domain.datasets.commands import (
     DatasetCommand,
@@ -20,6 +20,9 @@ from domain.datasets.events import (
 from domain.errors import NotFound, Rejected
 from domain.jobs.spec import DatasetRef
 from domain.messages import Decider
+from domain.people.person import require_remembered, require_sealed
+
+NOT_QUOTED: Final = "its rows are a person's, so what is wrong with them is not quoted"
 
 
 class DatasetExists(Rejected):
@@ -67,7 +70,7 @@ def decide(command: DatasetCommand, dataset: Dataset) -> Sequence[DatasetEvent]:
     match command:
         case RecordValidation():
             # Anything but a pending one is judged already, or no longer of interest.
-            return [_verdict(command)] if isinstance(dataset, Pending) else []
+            return [_verdict(command, dataset.ref)] if isinstance(dataset, Pending) else []
         case DeleteDataset():
             gone = isinstance(dataset, Deleted)
             return [] if gone else [DatasetDeleted(dataset_id=command.dataset_id)]
@@ -90,13 +93,20 @@ def evolve(dataset: Dataset, event: DatasetEvent) -> Dataset:
 
 
 def _registered(command: RegisterDataset) -> DatasetRegistered:
-    return DatasetRegistered(**command.model_dump(exclude={"type"}))
+    if command.person_id is not None:
+        require_remembered(command.person_id, forgotten=command.forgotten)
+        require_sealed(command.name, command.person_id, "the dataset's name")
+    return DatasetRegistered(**command.model_dump(exclude={"type", "forgotten"}))
 
 
-def _verdict(command: RecordValidation) -> DatasetValidated | DatasetRejected:
+def _verdict(command: RecordValidation, ref: DatasetRef) -> DatasetValidated | DatasetRejected:
+    """What was found; rows that are all one person's are not quoted."""
+    personal = ref.person_id is not None
     if command.problem_code:
         return DatasetRejected(
-            dataset_id=command.dataset_id, code=command.problem_code, message=command.problem
+            dataset_id=command.dataset_id,
+            code=command.problem_code,
+            message=NOT_QUOTED if personal else command.problem,
         )
     return DatasetValidated(
         dataset_id=command.dataset_id,
@@ -106,14 +116,15 @@ def _verdict(command: RecordValidation) -> DatasetValidated | DatasetRejected:
         mean_text_chars=command.mean_text_chars,
         messages=command.messages,
         supervised_messages=command.supervised_messages,
-        example=command.example,
+        example=() if personal else command.example,
     )
 
 
 def _ref(event: DatasetRegistered) -> DatasetRef:
     return DatasetRef(
         dataset_id=event.dataset_id,
-        name=event.name,
+        # A name that can be read would stand in every job for ever, a sealed one help nobody there.
+        name=event.name if event.person_id is None else f"dataset {event.dataset_id}",
         blob=event.blob,
         format=event.format,
         delimiter=event.delimiter,
@@ -122,6 +133,7 @@ def _ref(event: DatasetRegistered) -> DatasetRef:
         label_column=event.label_column,
         rows=event.rows,
         labels=tuple(sorted(event.labels)),
+        person_id=event.person_id,
     )
 
 

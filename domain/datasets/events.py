@@ -14,7 +14,7 @@ class DatasetRegistered(Event):
 
     type: Literal["DatasetRegistered"] = "DatasetRegistered"
     dataset_id: UUID
-    name: str
+    name: str  # sealed where it is a person's
     blob: BlobRef
     format: Literal["csv", "jsonl"]
     delimiter: str | None
@@ -23,6 +23,7 @@ class DatasetRegistered(Event):
     label_column: str
     rows: int
     labels: dict[str, int]  # label -> rows
+    person_id: UUID | None = None  # whom all its rows are of; no event quotes them then
 
 
 class DatasetValidated(Event):

@@ -158,12 +158,16 @@ def _found(looked_up: UUID | None) -> UUID:
 
 
 def _completed(report: RecordResult, requested: EvaluationRequested) -> EvaluationCompleted:
+    """The result; rows that are one person's are not quoted."""
+    summary = report.summary
+    if requested.spec.people:
+        summary = summary.model_copy(update={"examples": ()})
     return EvaluationCompleted(
         evaluation_id=report.evaluation_id,
         version_id=requested.version_id,
         model_id=requested.model_id,
         attempt=report.attempt,
-        summary=report.summary,
+        summary=summary,
         outputs=report.outputs,
     )
 

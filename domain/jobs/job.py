@@ -209,7 +209,7 @@ def _report(report: JobReport, job: Running) -> Sequence[JobEvent]:
         case ClaimJob():
             raise StaleAttempt(_stale(report, job))
         case RecordStart():
-            return [] if job.started else [JobStarted.model_validate(_facts(report))]
+            return [] if job.started else [_started(report, job.progress.spec)]
         case RecordEpoch():
             known = report.epoch <= job.progress.epoch
             return [] if known else [EpochCompleted.model_validate(_facts(report))]
@@ -229,6 +229,14 @@ def _report(report: JobReport, job: Running) -> Sequence[JobEvent]:
             return [_interrupted(report, job)]
         case _:
             assert_never(report)
+
+
+def _started(report: RecordStart, spec: JobSpec) -> JobStarted:
+    """What the attempt runs on; a person's row is not shown."""
+    facts, supervision = _facts(report), report.supervision
+    if supervision is not None and spec.people:
+        facts["supervision"] = supervision.model_copy(update={"example": ()})
+    return JobStarted.model_validate(facts)
 
 
 def _interrupted(command: ReleaseJob | ExpireLease, job: Waiting | Running) -> JobEvent:

@@ -165,6 +165,9 @@ class DatasetRef(_Part):
     label_column: str  # the answer; of a chat empty
     rows: int
     labels: tuple[str, ...]  # sorted; none but of a classification
+    # Whom all its rows are of: nothing that lasts may quote them. Left out where it says nothing,
+    # because agents of an older build refuse what is new.
+    person_id: UUID | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class JobSpec(_Part):
@@ -183,3 +186,14 @@ class JobSpec(_Part):
         """As JSON, with every hyperparameter, also those that are left out where they say nothing."""
         every = _in_full(self.hyperparameters)
         return {**self.model_dump(mode="json"), "hyperparameters": every}
+
+    @property
+    def people(self) -> frozenset[UUID]:
+        """Whom all rows of a file are of: nobody, one person, or another for each file."""
+        files = [self.train] if self.test is None else [self.train, self.test]
+        return frozenset(ref.person_id for ref in files if ref.person_id is not None)
+
+    @property
+    def tested(self) -> DatasetRef:
+        """What the rows of an evaluation are of."""
+        return self.test or self.train

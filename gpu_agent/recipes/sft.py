@@ -59,7 +59,7 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     validation = learnable(model.tokenizer, splits.validation, longest).rows
     require_validation(config, len(validation))
     found = supervise(model.tokenizer, rows, config, longest, spec.seed)
-    yield from told(found, longest)
+    yield from told(found, longest, quoting=not spec.people)
     yield Started(
         environment=learner.environment,
         total_steps=total_steps(len(rows.rows), config),

@@ -27,6 +27,7 @@ SAMPLES = {
     "sequence": "7",
     "event": "7",
     "webhook_id": "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58",
+    "person_id": "019369c1-0a44-7d51-8c0e-2f6b9d1e3a58",
 }
 
 

@@ -15,6 +15,8 @@ import httpx
 
 from adapters.local_blobs import LocalBlobs
 from adapters.memory_event_store import MemoryEventStore
+from adapters.memory_person_keys import MemoryPersonKeys
+from adapters.xchacha_sealer import XChaChaSealer
 from domain.access.access import access_id
 from domain.access.commands import IssueKey
 from domain.access.events import Role
@@ -69,10 +71,19 @@ from projections import jobs as job_rows
 from projections import metrics as metric_rows
 from projections import model_versions as version_rows
 from projections import models as model_rows
+from projections import people as person_rows
 from projections import timeline as event_rows
 from projections import webhooks as webhook_rows
 from projections import work_items as work_rows
-from projections.answers import Activation, Evaluation, Job, QueueItem, Version, with_progress
+from projections.answers import (
+    Activation,
+    Belongings,
+    Evaluation,
+    Job,
+    QueueItem,
+    Version,
+    with_progress,
+)
 from projections.changes import KINDS, Changed, Place
 from projections.model_filter import ALL_MODELS, ModelFilter
 from projections.queries import Queries
@@ -471,6 +482,36 @@ class MemoryQueries(Queries):
     async def keys(self, workspace: str) -> list[key_rows.AccessKeyRow]:
         return await self._fold(key_rows.VIEW)
 
+    async def people(
+        self, workspace: str, *, limit: int = 50, before: int | None = None
+    ) -> list[person_rows.PersonRow]:
+        return await self._newest(person_rows.VIEW, limit, before, lambda _: True)
+
+    async def person(self, workspace: str, person_id: UUID) -> person_rows.PersonRow | None:
+        return await self._by_id(person_rows.VIEW, person_id)
+
+    async def forgotten_people(self, workspace: str) -> frozenset[UUID]:
+        rows = await self._fold(person_rows.VIEW)
+        return frozenset(row.id for row in rows if row.status == "forgotten")
+
+    async def belongings(self, workspace: str, person_id: UUID) -> Belongings:
+        datasets = [r for r in await self._fold(dataset_rows.VIEW) if r.person_id == person_id]
+        theirs = {row.id for row in datasets}
+        jobs = [
+            row
+            for row in await self._fold(job_rows.VIEW)
+            if {row.dataset_id, row.test_dataset_id} & theirs
+        ]
+        versions = {row.version_id for row in jobs}
+        return Belongings(
+            keys=[row for row in await self._fold(key_rows.VIEW) if row.person_id == person_id],
+            datasets=datasets,
+            jobs=jobs,
+            evaluations=[
+                r for r in await self._fold(evaluation_rows.VIEW) if r.version_id in versions
+            ],
+        )
+
     async def notable(
         self, workspace: str, types: Sequence[str], *, before: int | None, limit: int
     ) -> list[event_rows.TimelineRow]:
@@ -660,6 +701,7 @@ class World:
         self.requests = MemoryRequests()
         self.webhooks = MemoryStore()
         self.receivers = Receivers(SimulatedTimer())
+        self.person_keys = MemoryPersonKeys()
         self.keys: dict[str, NewKey] = {}
         self.gateway = Gateway(
             Config(W, PEPPER, max_upload_bytes, heartbeat_s=0.2, ping_s=0.1),
@@ -672,6 +714,8 @@ class World:
             webhooks=self.webhooks,
             sender=self.receivers,
             marks=self.webhooks,
+            person_keys=self.person_keys,
+            sealer=XChaChaSealer(),
         )
 
     async def issue_keys(self) -> None:

@@ -3,18 +3,22 @@
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
 from adapters.memory_event_store import MemoryEventStore
+from adapters.memory_person_keys import MemoryPersonKeys
 from domain.errors import Rejected
 from domain.jobs.commands import CancelJob
-from domain.messages import Command, Envelope, Event, Outcome, StreamId
+from domain.messages import Command, Envelope, Event, Outcome, Recorded, StreamId
 from domain.subjects import REACTION_SOURCE, Aggregate
 from handlers.commands import CommandDesk
 from handlers.follow_ups import Hand, World
 from handlers.histories import Histories
 from handlers.reactions import follow_ups
 from tests import samples
+
+E = TypeVar("E", bound=Event)
 
 
 def envelope(
@@ -91,13 +95,14 @@ class Inside:
     now: datetime = samples.NOW
     store: MemoryEventStore = field(default_factory=MemoryEventStore)
     blobs: MemoryBlobs = field(default_factory=MemoryBlobs)
+    person_keys: MemoryPersonKeys = field(default_factory=MemoryPersonKeys)
     handed: list[Hand] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.histories = Histories(self.store)
         self.desk = CommandDesk(self.histories, lambda: self.now)
         self.bus = InsideBus(self.desk)
-        self.world = World(self.store, self.blobs)
+        self.world = World(self.store, self.blobs, self.person_keys, self.scan)
         self._reacted = 0
         self._recorded = 0
 
@@ -122,6 +127,14 @@ class Inside:
             await self.store.append(
                 stream, [event], expected_revision=revision, cause=cause, recorded_at=self.now
             )
+
+    async def scan(
+        self, workspace: str, aggregate: Aggregate, type_: type[E]
+    ) -> AsyncIterator[Recorded[E]]:
+        for recorded in await self.store.everything():
+            of = (recorded.stream.workspace, recorded.stream.aggregate, type(recorded.event))
+            if of == (workspace, aggregate, type_):
+                yield recorded  # type: ignore[misc]  # the comparison says nothing of the parameter
 
     async def react(self) -> None:
         """Carry out what follows from every event that was not reacted to, until nothing does."""

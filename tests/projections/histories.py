@@ -51,8 +51,10 @@ from domain.links.events import LinkIssued
 from domain.messages import Command, Envelope, Event, Recorded, StreamId, event_id
 from domain.model_versions.events import ModelFailed, ModelReady, VersionRegistered
 from domain.models.events import ModelActivated, ModelCreated, VersionNumbered
+from domain.people.events import PersonAdded, PersonForgotten
 from domain.queues.events import WorkAssigned, WorkQueued, WorkWithdrawn
 from domain.queues.queue import queue_id
+from domain.sealing import Sealed
 from domain.subjects import telemetry_subject
 from domain.telemetry import MetricsLogged, StepMetrics
 from domain.webhooks.events import (
@@ -559,6 +561,8 @@ def _everything() -> list[Event]:
         dataset_registered("poor"),
         dataset_rejected("poor"),
         DatasetDeleted(dataset_id=id_of("dataset", "poor")),
+        person_added("ana"),
+        person_forgotten("ana"),
         *whole_life("one", attempts=2),
         *whole_life("two", number=2, end="succeeded", evaluation="failed"),
         *whole_life("three", end="failed"),
@@ -619,6 +623,15 @@ def whole_life_of_a_webhook() -> list[Event]:
         WebhookEnabled(webhook_id=id_),
         WebhookRemoved(webhook_id=id_),
     ]
+
+
+def person_added(name: str) -> PersonAdded:
+    person_id = id_of("person", name)
+    return PersonAdded(person_id=person_id, name=Sealed(person_id, bytes(range(48))).text)
+
+
+def person_forgotten(name: str) -> PersonForgotten:
+    return PersonForgotten(person_id=id_of("person", name), reason="asked")
 
 
 def link_issued(dataset: str) -> LinkIssued:

@@ -81,6 +81,7 @@ def history(chance: random.Random) -> list[h.Stored]:
         iter([h.dataset_registered("tickets"), h.dataset_validated("tickets")]),
         iter([h.chat_registered("chat"), h.chat_validated("chat")]),
         iter(h.whole_life_of_a_webhook()),
+        iter([h.person_added("ana"), h.person_forgotten("ana")]),
         iter([h.invited(), h.joined(), h.enrolled()]),
         iter([h.key_issued(), h.key_issued("aaaaaaaa"), KeyRevoked(key_id="aaaaaaaa")]),
     ]
@@ -99,6 +100,8 @@ async def shown(queries: Queries | PastQueries, names: Sequence[str]) -> Shown:
         "evaluations": await queries.evaluations(W, limit=ALL),
         "agents": await queries.agents(W),
         "keys": await queries.keys(W),
+        "people": await queries.people(W, limit=ALL),
+        "person": await queries.person(W, h.id_of("person", "ana")),
         "webhook": await queries.webhook(W, h.id_of("webhook", "chat")),
         "by name": await queries.model(W, "intents"),
     }

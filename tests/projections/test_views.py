@@ -45,6 +45,8 @@ BIRTHS = (
     "AgentInvited",
     "WorkQueued",
     "KeyIssued",
+    "PersonAdded",
+    "PersonForgotten",  # of who held a key that the log says nothing more of
     "WebhookAdded",
 )
 OF_EVERYTHING = (timeline.VIEW, timeline.BLOCKS)

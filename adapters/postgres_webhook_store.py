@@ -20,7 +20,7 @@ KEPT: Final = timedelta(days=30)  # lines of the delivery log
 KEPT_DEAD: Final = timedelta(days=90)  # as long as its dead letter
 KEPT_UNUSED: Final = timedelta(days=1)  # secrets: one is stored before the log tells of it
 _MAKING: Final = 0x66747768  # "ftwh": two processes that make the tables at once would collide
-_OWNING: Final = 0x66747764  # "ftwd"
+OWNING: Final = 0x66747764  # "ftwd": who delivers; the second half of the key is the workspace
 _DELIVERY: Final = (
     "webhook_id, sequence, message_id, type, lane, due_at, attempts, status, failure, retry_of"
 )
@@ -306,7 +306,7 @@ async def make_tables(connection: "asyncpg.pool.PoolConnectionProxy[Any]") -> No
 async def _locked(connection: "asyncpg.Connection[Any]", workspace: str) -> bool:
     try:
         lock = "SELECT pg_try_advisory_lock($1, hashtext($2))"
-        return bool(await connection.fetchval(lock, _OWNING, workspace))
+        return bool(await connection.fetchval(lock, OWNING, workspace))
     except AWAY as error:
         raise _away(error) from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from finetrail import bootstrap
+from finetrail import backup_log, bootstrap
 from finetrail.settings import Settings
 from finetrail.stack import data_format, machine, nats_server, orphans, postgres, postgres_programs
 from finetrail.stack.errors import StackError
@@ -75,6 +75,7 @@ async def diagnose(settings: Settings, *, blobs: bool = False) -> list[Check]:
         await _attempt_async("NATS", lambda: _nats(settings)),
         await _attempt_async("dead letters", lambda: _dead_letters(settings)),
         await _attempt_async("Postgres", lambda: _postgres(settings)),
+        await _attempt_async("webhooks", lambda: _webhooks(settings)),
         await _attempt_async("audit", lambda: _audit(settings)),
         await _gateway(settings, running=holder is not None),
         await _torch(),
@@ -229,6 +230,18 @@ async def _postgres(settings: Settings) -> str:
     return found
 
 
+async def _webhooks(settings: Settings) -> str:
+    if settings.postgres.dsn is None or settings.nats.url is None:
+        return NOT_RUNNING
+    if not importlib.util.find_spec("asyncpg"):
+        return "not looked at: asyncpg is not installed"
+    # Imported late: this module must load on a machine without it.
+    deliveries = importlib.import_module("finetrail.stack.deliveries")
+    last = await _end_of_the_log(settings)
+    found: str = await deliveries.summary(settings.postgres_dsn, settings.workspace, last)
+    return found
+
+
 async def _audit(settings: Settings) -> str:
     if settings.postgres.dsn is None:
         return NOT_RUNNING
@@ -236,8 +249,16 @@ async def _audit(settings: Settings) -> str:
         return "not looked at: asyncpg is not installed"
     # Imported late: this module must load on a machine without it.
     audit = importlib.import_module("finetrail.audit.status")
-    found: str = await audit.summary(settings)
+    last = 0 if settings.nats.url is None else await _end_of_the_log(settings)
+    found: str = await audit.summary(settings, last)
     return found
+
+
+async def _end_of_the_log(settings: Settings) -> int:
+    """The sequence of its last event; 0 where there is no log yet."""
+    async with bootstrap.admin_connection(settings) as nc:
+        info = await backup_log.stream_info(nc, "EVENTS")
+    return int(info["state"]["last_seq"]) if info else 0
 
 
 async def _gateway(settings: Settings, *, running: bool) -> Check:

@@ -1,5 +1,6 @@
 """How far the archive is, and what of it is signed."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,6 +14,7 @@ from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
 from projections import archive_store as store
 
+LOOK_AGAIN_S: Final = 2.0
 PATIENCE: Final = 3.0  # times of signing, before events without a head are a reason to look
 
 
@@ -70,14 +72,16 @@ async def _status(connection: "asyncpg.Connection[Any]", settings: Settings) -> 
     )
 
 
-async def summary(settings: Settings) -> str:
-    """A line for the doctor.
+async def summary(settings: Settings, last: int = 0) -> str:
+    """A line for the doctor, given where the log ends.
 
     Raises:
         StackError: Events are not archived, not signed, or heads are not kept.
     """
     try:
         found = await status(settings)
+        if not found.error and found.archived < last:
+            found = await _seen_to_move(settings, found, last)
     except NoArchive as nothing:
         return nothing.message
     except asyncpg.PostgresError as error:
@@ -96,9 +100,28 @@ async def summary(settings: Settings) -> str:
             raise StackError(
                 f"Heads cannot be kept in {place.where}: {place.error}.", "They are tried again."
             )
+    behind = last - found.archived
+    late_by = f"; the log is {behind:,} events ahead of the archive" if behind > 0 else ""
     if found.head is None:
-        return f"{found.archived} events archived, none signed yet"
+        return f"{found.archived} events archived, none signed yet{late_by}"
     return (
         f"signed up to event {found.head.sequence} {found.age_s or 0:.0f} s ago, "
-        f"{found.unsigned} behind it"
+        f"{found.unsigned} behind it{late_by}"
     )
+
+
+async def _seen_to_move(settings: Settings, before: Status, last: int) -> Status:
+    """Look again: what came just now is archived within milliseconds.
+
+    Raises:
+        StackError: The archive stands still.
+    """
+    await asyncio.sleep(LOOK_AGAIN_S)
+    found = await status(settings)
+    if found.archived == before.archived:
+        raise StackError(
+            f"The archive stands at event {found.archived} and does not move, {last - found.archived:,} "
+            "events behind the log.",
+            "Does a process that projects run? Its log says what it waits for.",
+        )
+    return found

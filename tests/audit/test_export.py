@@ -203,3 +203,13 @@ async def test_the_status_tells_what_was_signed_and_the_doctor_when_it_was_not(
         await summary(hasty)
     await execute(dsn, "INSERT INTO archive.head SELECT * FROM archive.saved WHERE sequence > 60")
     await execute(dsn, "DROP TABLE archive.saved")
+
+
+async def test_an_archive_that_stands_still_behind_the_log_is_named(
+    archived: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetrail.audit.status.LOOK_AGAIN_S", 0.01)
+
+    assert "ahead" not in await summary(archived, 107)
+    with pytest.raises(StackError, match="at event 107 and does not move, 3 events behind"):
+        await summary(archived, 110)

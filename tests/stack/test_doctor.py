@@ -1,12 +1,16 @@
 """What the doctor sees on a machine where all is well, and where something is wrong."""
 
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 import pytest
 
+from adapters.postgres_webhook_store import PostgresWebhookStore
+from domain.webhooks.deliveries import Cursor
 from finetrail.bootstrap import admin_connection, bootstrap
 from finetrail.doctor import Check, diagnose
+from finetrail.projections import create_tables
 from finetrail.settings import Settings
 from finetrail.stack.read_models import CHECKPOINTS
 from finetrail.stack.supervisor import EmbeddedStack
@@ -105,6 +109,54 @@ async def test_a_projection_that_has_stopped_is_named(
     assert (healthy.ok, stopped.ok) == (True, False)
     assert "1 projections, all of them at 7 or later" in healthy.detail
     assert "models at 5: no such field" in stopped.detail
+
+
+WEBHOOK = UUID(int=7)
+
+
+@pytest.mark.infra
+async def test_webhooks_that_nobody_delivers_to_or_that_are_far_behind_are_named(
+    running: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetrail.doctor._torch", _torch_is_fine)
+    monkeypatch.setattr("finetrail.stack.deliveries.LATE", 2)
+    dsn, workspace = running.settings.postgres_dsn, running.settings.workspace
+    await create_tables(dsn)
+    store = PostgresWebhookStore(dsn)
+    connection = await asyncpg.connect(dsn)
+
+    async def said() -> Check:
+        return by_name(await diagnose(running.settings))["webhooks"]
+
+    try:
+        none = await said()
+        await connection.execute(
+            "INSERT INTO finetrail.webhook (workspace, id, created_sequence, sequence, url, url_id, "
+            "description, status, key_id, created_at, created_by) VALUES "
+            "($1, $2, 1, 1, 'https://there', 'url', '', 'enabled', 'key', now(), 'me')",
+            workspace,
+            WEBHOOK,
+        )
+        async with admin_connection(running.settings) as nc:
+            subject = f"events.{workspace}.job.{WEBHOOK}"
+            end = max([(await nc.jetstream().publish(subject, b"{}")).seq for _ in range(3)])
+        await store.place(WEBHOOK, Cursor(end - 2, 1))
+        nobody = await said()
+        async with store.owned(workspace) as watching:
+            assert watching is not None
+            well = await said()
+            await store.place(WEBHOOK, Cursor(end - 3, 1))
+            late = await said()
+    finally:
+        await connection.execute("DROP SCHEMA state, finetrail CASCADE")
+        await connection.close()
+        await store.close()
+
+    assert none.ok
+    assert (nobody.ok, nobody.detail) == (False, "1 webhooks wait: no process delivers.")
+    assert (well.ok, well.detail) == (True, "1 webhooks are delivered to, 0 deliveries wait")
+    assert not late.ok
+    assert f"{WEBHOOK} (https://there) by 3 events" in late.detail
 
 
 async def _torch_is_fine() -> Check:

@@ -151,6 +151,8 @@ async def load(dsn: str, backup: BackupReader) -> int:
             )  # empty: it was checked
             for command in table.make:
                 await connection.execute(command)
+            if table.file == backup.person_keys and not backup.holds(table.file):
+                continue
             await connection.copy_to_table(
                 table.name,
                 schema_name=table.schema_name,

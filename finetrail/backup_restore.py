@@ -21,6 +21,7 @@ from finetrail.backup_files import BackupDamaged, BackupReader, Report
 from finetrail.blob_references import blobs_in
 from finetrail.blobs import BlobStore, open_blobs
 from finetrail.bootstrap import FIXED, admin_connection, stream_configs
+from finetrail.forgotten_blobs import forgotten
 from finetrail.settings import Settings
 from finetrail.stack.data_format import refuse_newer
 from finetrail.stack.errors import StackError
@@ -219,6 +220,7 @@ async def _check_log(nc: Client, settings: Settings, least: int) -> int:
         StackError: An event or a blob is missing.
     """
     feed, reached, more = NatsFeed(nc), 0, True
+    gone = await forgotten(nc)
     known: set[str] = set()
     missing: list[str] = []
     async with open_blobs(settings) as blobs:
@@ -228,7 +230,7 @@ async def _check_log(nc: Client, settings: Settings, least: int) -> int:
                 if message.sequence != reached + 1:
                     raise StackError(f"The restored log lacks event {reached + 1}.")
                 reached = message.sequence
-                missing += await _missing(blobs, message.data, known)
+                missing += await _missing(blobs, gone.without_theirs(message.data), known)
     if reached < least:
         raise StackError(f"The restored log ends at {reached} instead of {least}.")
     if missing:

@@ -21,6 +21,7 @@ from adapters.nats_feed import FeedMessage, NatsFeed
 from domain.blobs import BlobRef
 from domain.errors import StoreUnavailable
 from finetrail.bootstrap import admin_connection
+from finetrail.forgotten_blobs import forgotten
 from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
 
@@ -68,9 +69,10 @@ async def open_log(settings: Settings) -> AsyncIterator[Client]:
 
 
 async def referenced(nc: Client) -> AsyncIterator[Reference]:
-    """Every reference of every event, oldest first."""
+    """Every reference of every event, oldest first, but those to what is of forgotten people."""
+    gone = await forgotten(nc)
     async for message in _events(nc):
-        for blob, purpose in blobs_in(message.data):
+        for blob, purpose in blobs_in(gone.without_theirs(message.data)):
             type_ = message.headers.get("ce-type", "")
             yield Reference(blob, message.sequence, type_, message.subject, purpose)
 
@@ -78,14 +80,18 @@ async def referenced(nc: Client) -> AsyncIterator[Reference]:
 async def mentioned(nc: Client) -> set[str]:
     """Every SHA-256 that stands anywhere in the log or in what is still to be decided or done.
 
+    Where it is said of the blob of a forgotten person it does not count.
+
     Raises:
         LogIncomplete: EVENTS is missing, or some of it.
     """
     found: set[str] = set()
     await _check_events(nc)
+    gone = await forgotten(nc)
     for stream in STREAMS:
         async for data in _messages(nc, stream):
-            found.update(digest.decode() for digest in HASH.findall(data))
+            said = gone.without_theirs(data)
+            found.update(digest.decode() for digest in HASH.findall(said))
     return found
 
 

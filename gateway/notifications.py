@@ -12,13 +12,16 @@ import msgspec
 from litestar import Controller, Request, get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
+from litestar.response import Stream
 
 from gateway.authentication import Principal
 from gateway.commanding import Caller
 from gateway.dead_letters import DeadLetter, Letters
+from gateway.following import LastEventId, Streams, position_of, wants_stream
 from gateway.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
-from gateway.ports import ReadMarks
+from gateway.ports import Feed, FeedMessage, ReadMarks
 from gateway.problems import Problem
+from gateway.sse import Reading, encode
 from projections.queries import Queries
 from projections.timeline import TimelineRow
 
@@ -67,6 +70,16 @@ class Notification(msgspec.Struct):
     aggregate: str | None
     aggregate_id: UUID | None
     activate: Activation | None = None
+
+
+class News(msgspec.Struct):
+    """There is another notification; `id` is its id in the list, `type` the event's."""
+
+    id: str
+    type: str
+    time: str
+    aggregate: str
+    aggregate_id: str
 
 
 class ReadBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -175,11 +188,23 @@ class NotificationsController(Controller):
         self,
         request: Request[Principal, Any, Any],
         notifications: NamedDependency[Notifications],
+        feed: NamedDependency[Feed],
+        streams: NamedDependency[Streams],
         limit: Limit = 20,
         cursor: Cursor = None,
         unread: Unread = False,  # noqa: FBT002 - a query parameter
-    ) -> Page[Notification]:
-        """Newest first. Open dead letters stand on the first page, for the role admin."""
+        last_event_id: LastEventId = None,
+    ) -> Page[Notification] | Stream:
+        """Newest first. Open dead letters stand on the first page, for the role admin.
+
+        `Accept: text/event-stream` asks for a stream that says when there is another one: from now
+        on, or behind `Last-Event-ID`. What it says in words is read from the list.
+        """
+        if wants_stream(request):
+            end = (await feed.state("EVENTS")).last
+            position = position_of(last_event_id, str(end))
+            topic = f"events.{notifications.workspace}"
+            return streams.open(request, Reading("EVENTS", topic, position, encode_news))
         return await notifications.page(request.user, decode_cursor(cursor), limit, unread=unread)
 
     @post("/read", status_code=200)
@@ -191,6 +216,18 @@ class NotificationsController(Controller):
     ) -> Marked:
         """Mark these as read, for the key that asks. Twice is no error."""
         return Marked(await notifications.mark(caller.principal, data.ids))
+
+
+def encode_news(message: FeedMessage) -> bytes:
+    """That there is a notification; one function for all readers, so that it is encoded once."""
+    type_ = message.headers.get("ce-type", "")
+    if type_ not in NOTABLE:
+        return b""
+    _, _, aggregate, aggregate_id = message.subject.split(".")
+    news = News(
+        str(message.sequence), type_, message.headers.get("ce-time", ""), aggregate, aggregate_id
+    )
+    return encode("notification", msgspec.json.encode(news).decode(), message.sequence)
 
 
 def _said(row: TimelineRow) -> str:

@@ -107,6 +107,7 @@ _STREAMS: Final = (
     ("/api/v1/jobs/{job_id}/logs", "get"),
     ("/api/v1/jobs/{job_id}/events", "get"),
     ("/api/v1/events", "get"),
+    ("/api/v1/notifications", "get"),
     ("/v1/chat/completions", "post"),
     ("/v1/completions", "post"),
 )

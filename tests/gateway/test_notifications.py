@@ -1,10 +1,16 @@
 """People are told what has ended and what asks for a decision; what they have read is kept by key."""
 
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 from domain.webhooks.commands import AddWebhook, DisableWebhook
-from tests.gateway.world import World
+from gateway.following import Streams
+from gateway.notifications import encode_news
+from gateway.sse import EventStreams, Reading
+from tests.gateway.sse_client import Listener
+from tests.gateway.world import W, World
 
 URL = "/api/v1/notifications"
 
@@ -86,3 +92,40 @@ async def test_without_the_database_it_is_said_that_it_is_away(world: World) -> 
         answer = await client.get(URL)
 
     assert (answer.status_code, answer.json()["code"]) == (503, "webhooks_unavailable")
+
+
+async def test_a_stream_says_when_there_is_another_one(world: World) -> None:
+    await world.trained()
+    known = [int(item["id"]) for item in (await told(world))["items"]]
+    streams = EventStreams(world.gateway.hub, world.feed, heartbeat_s=0.05)
+
+    chunks = streams.open(Reading("EVENTS", f"events.{W}", min(known) - 1, encode_news))
+    listener = Listener(chunks)
+    said = await listener.until(2)
+    await chunks.aclose()  # type: ignore[attr-defined]
+
+    assert [(one.event, one.id) for one in said] == [("notification", n) for n in sorted(known)]
+    assert [one.data["type"] for one in said] == ["JobSucceeded", "EvaluationCompleted"]
+    assert {one.data["id"] for one in said} == {str(n) for n in known}
+
+
+async def test_a_stream_begins_with_what_comes_next(world: World) -> None:
+    await world.trained()
+    opened: list[Reading] = []
+    open_ = Streams.open
+
+    def noted(self: Streams, request: Any, reading: Reading) -> Any:
+        opened.append(reading)
+        return open_(self, request, replace(reading, ending=ended))
+
+    async def ended() -> bytes:
+        return b": end"
+
+    with patch.object(Streams, "open", noted):
+        async with world.client("viewer") as client:
+            for headers in ({}, {"Last-Event-ID": "3"}):
+                wanted = {"accept": "text/event-stream", **headers}
+                answer = await client.get(URL, headers=wanted)
+                assert answer.headers["content-type"].startswith("text/event-stream")
+
+    assert [reading.after for reading in opened] == [world.events, 3]

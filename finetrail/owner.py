@@ -7,20 +7,24 @@ as `operator` over NATS. This is the way in after the first start, and after a l
 import asyncio
 import getpass
 import os
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 from nats.errors import Error as NatsError
 from uuid_utils.compat import uuid7
 
 from adapters.nats_command_bus import NatsCommandBus
 from adapters.nats_connection import close, connect
+from adapters.xchacha_sealer import XChaChaSealer
 from domain.access.access import access_id
 from domain.access.commands import IssueKey
 from domain.access.events import Role
 from domain.errors import BusUnavailable, CommandTimeout
 from domain.messages import Command, Envelope, StreamId
+from domain.people.person import holder_id
 from domain.subjects import OPERATOR_SOURCE
 from finetrail.settings import Settings
 from finetrail.stack.state import write_private
@@ -34,14 +38,23 @@ class KeyNotIssued(Exception):
     """No key could be made; the message says why."""
 
 
-async def issue_key(settings: Settings, *, name: str, role: Role) -> str:
+async def issue_key(
+    settings: Settings, *, name: str, role: Role, person_id: UUID | None = None
+) -> str:
     """Make an API key and return its text, which cannot be read again.
 
     Raises:
-        KeyNotIssued: The log is away, nobody decides commands, or the rules refuse.
+        KeyNotIssued: The log or the database is away, nobody decides commands, or the rules refuse.
     """
     key = new_key(settings.api_key_pepper)
-    issue = IssueKey(key_id=key.key_id, name=name, role=role, secret_hmac=key.secret_hmac)
+    holder = person_id or holder_id(settings.workspace, key.key_id)
+    issue = IssueKey(
+        key_id=key.key_id,
+        name=await _sealed(settings, holder, name),
+        role=role,
+        secret_hmac=key.secret_hmac,
+        person_id=holder,
+    )
     await _send(settings, issue)
     return key.text
 
@@ -58,6 +71,20 @@ async def cli_key(settings: Settings) -> str:
 
 def cli_key_file(settings: Settings) -> Path:
     return settings.folder / CLI_KEY_FILE
+
+
+async def _sealed(settings: Settings, holder: UUID, name: str) -> str:
+    # Here, because the image of an agent loads this module and has no client of Postgres.
+    from adapters.postgres_person_keys import PostgresPersonKeys
+
+    async with aclosing(PostgresPersonKeys(settings.postgres_dsn)) as keys:
+        try:
+            key = await keys.get_or_make(holder)
+        except ConnectionError as error:
+            raise KeyNotIssued(f"the key's name cannot be sealed: {error}") from error
+    if key is None:
+        raise KeyNotIssued(f"person {holder} is forgotten")
+    return XChaChaSealer().seal(key, holder, "key.name", name)
 
 
 async def _send(settings: Settings, command: Command) -> None:

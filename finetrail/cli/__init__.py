@@ -24,6 +24,7 @@ from finetrail.cli import (
     models,
     notifications,
     past,
+    people,
     rebuild,
     requests,
     roles,
@@ -67,9 +68,10 @@ app.add_typer(blobs.app, name="blobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(feed.app, name="feed")
+app.add_typer(people.app, name="people")
 app.add_typer(log_chunks.app, name="log-chunks")
 app.add_typer(webhooks.app, name="webhooks")
-for module in (roles, jobs, models, chat, log, past, rebuild, requests, notifications):
+for module in (roles, jobs, models, chat, log, past, people, rebuild, requests, notifications):
     module.register(app)
 
 

@@ -27,6 +27,9 @@ def upload(
     format: Annotated[  # noqa: A002 - the option's name
         Literal["csv", "jsonl"] | None, typer.Option(help="Told from the file if left out.")
     ] = None,
+    person: Annotated[
+        str | None, typer.Option(help="Id of the person whom all the rows are of.")
+    ] = None,
     url: Url = None,
     key: Key = None,
     json: Json = False,
@@ -36,7 +39,13 @@ def upload(
 
     with session.connected(url, key) as client:
         made = client.upload_dataset(
-            file, name=name, format=format, kind=kind, text_column=text, label_column=label
+            file,
+            name=name,
+            format=format,
+            kind=kind,
+            text_column=text,
+            label_column=label,
+            person_id=person,
         )
     views.write(made, json, dataset_views.dataset)
 
@@ -135,5 +144,5 @@ def delete(dataset_id: DatasetId, url: Url = None, key: Key = None, json: Json =
 def _file_name(dataset: "Dataset") -> Path:
     """The last part of its name, so that no name leads elsewhere, with the ending of its format."""
     ending = f".{dataset.format}"
-    name = PurePosixPath(dataset.name).name or "dataset"
+    name = PurePosixPath(dataset.name or dataset.id).name or "dataset"
     return Path(name if name.lower().endswith(ending) else name + ending)

@@ -5,10 +5,20 @@ from typing import Any
 from finetrail.client import Dataset
 from finetrail.render import Table, facts, size
 
+FORGOTTEN = "(forgotten)"
+
 
 def datasets(found: list[Dataset]) -> Table:
     rows = [
-        (each.id, each.name, each.status, each.kind, str(each.rows), _holds(each), size(each.size))
+        (
+            each.id,
+            each.name or FORGOTTEN,
+            each.status,
+            each.kind,
+            str(each.rows),
+            _holds(each),
+            size(each.size),
+        )
         for each in found
     ]
     return Table(
@@ -25,7 +35,7 @@ def dataset(one: Dataset) -> Table:
     return facts(
         [
             ("dataset", one.id),
-            ("name", one.name),
+            ("name", one.name or FORGOTTEN),
             ("status", one.status),
             ("message", one.message or ""),
             ("kind", one.kind),

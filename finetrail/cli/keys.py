@@ -1,6 +1,7 @@
 """`finetrail keys`: who may speak to the server."""
 
 from typing import Annotated, Literal
+from uuid import UUID
 
 import typer
 
@@ -16,6 +17,9 @@ def issue(
         Literal["viewer", "editor", "admin"],
         typer.Option(help="viewer reads and predicts, editor also trains, admin may do all."),
     ] = "editor",
+    person: Annotated[
+        UUID | None, typer.Option(help="Id of the person who holds it, if that is known.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Make an API key as the owner of the data directory, and show it this once."""
@@ -25,7 +29,7 @@ def issue(
     from finetrail.owner import issue_key
 
     settings = session.running_settings()
-    text = asyncio.run(issue_key(settings, name=name, role=role))
+    text = asyncio.run(issue_key(settings, name=name, role=role, person_id=person))
     made = {"name": name, "role": role, "key": text}
     views.write(made, json, views.one_record)
     if not json:

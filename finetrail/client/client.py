@@ -13,6 +13,7 @@ from finetrail.client.log import LogCalls
 from finetrail.client.monitoring import MonitoringCalls
 from finetrail.client.notifications import NotificationCalls
 from finetrail.client.past import PastCalls
+from finetrail.client.people import PeopleCalls
 from finetrail.client.registry import RegistryCalls
 from finetrail.client.transport import Transport
 from finetrail.client.webhooks import WebhookCalls
@@ -29,6 +30,7 @@ class Client(
     DeadLetterCalls,
     MonitoringCalls,
     PastCalls,
+    PeopleCalls,
     WebhookCalls,
     NotificationCalls,
 ):

@@ -20,6 +20,7 @@ class DatasetCalls(Calls):
         kind: str | None = None,
         text_column: str | None = None,
         label_column: str | None = None,
+        person_id: str | None = None,
         on_progress: Report | None = None,
     ) -> Dataset:
         """Stream a file to the server and return the dataset it made of it.
@@ -29,6 +30,7 @@ class DatasetCalls(Calls):
             name: The file's own name without its ending, if none is given.
             kind: classification, chat, instruction or prompt_completion; told by the first row if
                 none is given, but a chosen column then means a classification.
+            person_id: Whom all the rows are of; they are deleted when that person is forgotten.
             on_progress: Called with bytes sent and bytes in all.
 
         Raises:
@@ -46,6 +48,7 @@ class DatasetCalls(Calls):
                 "kind": kind,
                 "text_column": text_column,
                 "label_column": label_column,
+                "person_id": person_id,
             },
             body=lambda: pieces(file, size, on_progress),
             headers={"Content-Type": content_type(file), "Content-Length": str(size)},

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from json import loads
 from typing import Any
 
-from finetrail.client.calls import PAGE, PATIENCE_S, Calls, Point, part, point
+from finetrail.client.calls import PAGE, PATIENCE_S, Calls, Point, part, point, without_none
 from finetrail.client.errors import FinetrailError
 from finetrail.client.follow import follow
 from finetrail.client.models import Event
@@ -85,9 +85,10 @@ class LogCalls(Calls):
     def keys(self, *, as_of: Point | None = None) -> list[dict[str, Any]]:
         return self._list("/keys", as_of=point(as_of))
 
-    def issue_key(self, name: str, role: str) -> dict[str, Any]:
+    def issue_key(self, name: str, role: str, person_id: str | None = None) -> dict[str, Any]:
         """The answer's ``secret`` is shown this once; the server keeps only a keyed hash."""
-        return self._post("/keys", {"name": name, "role": role})
+        asked = {"name": name, "role": role, "person_id": person_id}
+        return self._post("/keys", without_none(asked))
 
     def revoke_key(self, key_id: str) -> None:
         self._delete(f"/keys/{part(key_id)}")

@@ -27,7 +27,7 @@ class ExampleMessage(_Answer):
 
 class Dataset(_Answer):
     id: str
-    name: str
+    name: str | None  # None: whom it was of is forgotten
     status: Literal["pending", "valid", "rejected", "deleted"]
     sha256: str
     size: int  # bytes
@@ -43,6 +43,7 @@ class Dataset(_Answer):
     supervised_messages: int | None = None
     example: list[ExampleMessage] = []
     message: str | None = None  # why it was rejected
+    person_id: str | None = None  # whom all its rows are of
     created_at: datetime | None = None
     sequence: int = 0
 

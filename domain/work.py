@@ -223,6 +223,27 @@ class Scores(_Message):
     exact_match: float | None = None  # generated answers that equal the expected one
     perplexity: float | None = None  # per supervised token, of a language model
     bits_per_byte: float | None = None  # of the answers' UTF-8; comparable across tokenizers
+    loss: float | None = None  # mean cross-entropy of the right class, nats a row; of a table
+
+
+class ClassScores(_Message):
+    """How well one class of a table is told from the others."""
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    rows: int  # held out
+
+
+class Majority(_Message):
+    """What always saying the commonest class of the training rows comes to."""
+
+    label: str
+    scores: Scores
+    p_value: float  # exact McNemar test of the fine-tuned one against it
+    ci95: tuple[float, float]
+    verdict: Literal["better", "worse", "inconclusive"]  # on the fine-tuned one
 
 
 class Example(_Message):
@@ -238,7 +259,9 @@ class EvaluationSummary(_Message):
 
     rows: int
     metric: Literal["accuracy", "bits_per_byte"] = "accuracy"  # what the verdict is about
-    base: Scores  # the frozen encoder with logistic regression on the training rows, or the base
+    # The frozen encoder with logistic regression on the training rows, or the base. Of a table it is
+    # logistic regression too, or the commonest class where that is what is evaluated.
+    base: Scores
     untrained: Scores | None  # a classifier before its first step, its head at random
     fine_tuned: Scores
     accuracy_delta: float  # fine_tuned - base, absolute
@@ -253,6 +276,8 @@ class EvaluationSummary(_Message):
     examples: tuple[Example, ...]  # 20 side by side
     seconds: float
     generated_rows: int | None = None  # of a language model: those it answered in its own words
+    majority: Majority | None = None  # of a table
+    by_class: tuple[ClassScores, ...] = ()  # of a table: what the fine-tuned one says
 
 
 class EvaluationFinished(_Message):
@@ -288,11 +313,13 @@ class PredictRequest(_Message):
     adapter: tuple[FileEntry, ...]
     max_length: int
     texts: tuple[str, ...]
+    rows: tuple[dict[str, float | str | None], ...] = ()  # of a table, in place of texts
 
 
 class Prediction(_Message):
     label: str
     scores: dict[str, float]  # softmax over all labels
+    missing: tuple[str, ...] = ()  # columns that were not told, or of which training knows no such
 
 
 class PredictReply(_Message):
@@ -307,6 +334,7 @@ __all__ = [
     "BaseModelRecord",
     "BlobRef",
     "CheckpointWritten",
+    "ClassScores",
     "Environment",
     "EpochDone",
     "EvaluateAssignment",
@@ -317,6 +345,7 @@ __all__ = [
     "Failed",
     "HeldWork",
     "LogLine",
+    "Majority",
     "MicroBatchHalved",
     "PredictReply",
     "PredictRequest",

@@ -19,6 +19,7 @@ from domain.context import Context, working_on
 from domain.inference import InService
 from domain.jobs.spec import Method
 from domain.messages import Command, Envelope, StreamId
+from domain.placement import DEFAULT_POOL
 from domain.tracing import Span, Value, read_traceparent, span
 from domain.work import EvaluateAssignment, HeldWork, Presence, StopWork, TrainAssignment
 from gpu_agent.attempt import RunningAttempt, Workshop
@@ -28,7 +29,7 @@ from gpu_agent.ports import AgentLink, Commands, WorkItem
 from gpu_agent.reports import Attempt, Reports, send_until_decided
 from gpu_agent.serving_child import SERVING_FOLDER, Serving
 
-METHODS: Final = ("sequence_classification", "sft")
+METHODS: Final = ("sequence_classification", "sft", "tabular")
 REMEMBERED: Final = 1000  # a message comes again within minutes of its attempt's end, if at all
 IDLE_S: Final = 1.0  # an evaluation follows its training within a fraction of this
 IN_SERVICE_S: Final = 5.0  # until a version that was put into service is warm, at the most
@@ -62,6 +63,7 @@ class Identity:
     machine: Machine
     slots: int
     boot_id: UUID
+    pool: str = DEFAULT_POOL
 
 
 @dataclass(slots=True)
@@ -164,6 +166,7 @@ class Agent:
                     memory_bytes=me.machine.memory_bytes,
                     methods=METHODS,
                     draining=self._draining,
+                    pool=me.pool,
                     serving="ready" if self._ready else "starting",
                 )
             )

@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from domain.inference import GenerateRequest, Refused
+from domain.jobs.tabular import TABULAR_MODELS
 from domain.work import Failed, PredictReply
 from gpu_agent.environment import set_up
 from gpu_agent.generation import Engine
@@ -31,6 +32,7 @@ from gpu_agent.protocol import (
 from gpu_agent.rendering import prompt_ids, text_ids
 from gpu_agent.serving import Say
 from gpu_agent.speakers import Speakers
+from gpu_agent.tabular.predictor import TablePredictor
 
 LOADING_S: Final = 900.0  # a large base model from a slow disk, or from the hub
 # What happened in here is told in the words of whoever asked for text.
@@ -57,6 +59,7 @@ class Answering:
         self._engine = Engine()
         self._speakers = Speakers(config, device, self._loading)
         self._predictor = Predictor(config, device, self._loading)
+        self._tables = TablePredictor()
 
     @property
     def busy(self) -> bool:
@@ -95,7 +98,8 @@ class Answering:
     def _predict(self, order: ServingRequest) -> None:
         torch.set_num_threads(self._threads)  # generating may have changed it
         try:
-            reply = self._predictor.answer(order)
+            tabular = order.base_model in TABULAR_MODELS
+            reply = self._tables.answer(order) if tabular else self._predictor.answer(order)
         except Exception as error:  # noqa: BLE001 - the top of the process
             failed = _failed(error, "prediction_failed")
             reply = PredictReply(request_id=order.request_id, error=failed)
@@ -115,10 +119,13 @@ class Answering:
     def _warm(self, order: WarmOrder) -> None:
         failed = None
         try:
-            if order.served.method == "sequence_classification":
-                self._predictor.warm(order.served, order.folders.adapter or Path())
-            else:
-                self._speakers.of(order.served, order.folders)
+            match order.served.method:
+                case "sequence_classification":
+                    self._predictor.warm(order.served, order.folders.adapter or Path())
+                case "tabular":
+                    self._tables.warm(order.served, order.folders.adapter or Path())
+                case "sft":
+                    self._speakers.of(order.served, order.folders)
         except Exception as error:  # noqa: BLE001 - the top of the process
             failed = _failed(error, "loading_failed")
         self._say(Warmed(warm_id=order.warm_id, error=failed))

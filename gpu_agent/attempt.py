@@ -43,6 +43,7 @@ from domain.work import (
 from gpu_agent.attempt_files import (
     ADAPTER_FOLDER,
     BASE_MODELS_FOLDER,
+    TABLE_MODEL_FOLDER,
     fetch_inputs,
     remove_folder,
     upload_base_model,
@@ -407,7 +408,9 @@ class RunningAttempt:
     async def _last_words(self, fact: Fact) -> Command:
         match fact:
             case TrainingFinished():
-                files = await upload_folder(self._shop.blobs, Path(fact.folder), ADAPTER_FOLDER)
+                tabular = self._assignment.spec.method == "tabular"
+                folder = TABLE_MODEL_FOLDER if tabular else ADAPTER_FOLDER
+                files = await upload_folder(self._shop.blobs, Path(fact.folder), folder)
                 return CompleteJob(
                     job_id=self.attempt.work_id,
                     attempt=self.attempt.number,

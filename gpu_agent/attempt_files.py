@@ -17,6 +17,7 @@ from gpu_agent.ports import Blobs
 from gpu_agent.protocol import ChildFiles
 
 ADAPTER_FOLDER: Final = "lora_adapters"  # as people see it in a model's files
+TABLE_MODEL_FOLDER: Final = "model"  # likewise, of a model of a table, which is no adapter
 BASE_MODEL_FOLDER: Final = "base_model"  # likewise
 # Below the work folder, and outliving what works there: base models that were made or fetched here.
 BASE_MODELS_FOLDER: Final = "base_models"
@@ -147,7 +148,7 @@ def without_paths(error: OSError | ValueError) -> str:
 
 def _below(folder: Path, name: str) -> Path:
     path = PurePosixPath(name)
-    if path.parts[:1] in {(ADAPTER_FOLDER,), (BASE_MODEL_FOLDER,)}:
+    if path.parts[:1] in {(ADAPTER_FOLDER,), (TABLE_MODEL_FOLDER,), (BASE_MODEL_FOLDER,)}:
         path = PurePosixPath(*path.parts[1:])
     if path.is_absolute() or not path.parts or ".." in path.parts:
         raise ValueError(f"{name!r} is not a path below a folder")

@@ -77,6 +77,10 @@ def _train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
             from gpu_agent.recipes import sft  # noqa: PLC0415
 
             return sft.train(order, assignment)
+        case "tabular":
+            from gpu_agent.recipes import tabular  # noqa: PLC0415
+
+            return tabular.train(order, assignment)
 
 
 def _evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact]:
@@ -89,6 +93,10 @@ def _evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fac
             from gpu_agent import language_evaluation  # noqa: PLC0415
 
             return language_evaluation.evaluate(order, assignment)
+        case "tabular":
+            from gpu_agent.tabular import evaluation as table_evaluation  # noqa: PLC0415
+
+            return table_evaluation.evaluate(order, assignment)
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ WINDOW = 8  # batches sorted by length together: little padding, and still almos
 READ_ROWS = 64  # at once, where no gradient is kept
 READ_BYTES = 1 << 20  # at once
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class Splits:
@@ -41,6 +43,16 @@ class ConversationSplits:
     validation: tuple[Conversation, ...]
     test: tuple[Conversation, ...]
     leaked: int  # training conversations left out because their prompt is in the test file
+
+
+@dataclass(frozen=True, slots=True)
+class RowSplits(Generic[T]):
+    """Rows of one kind, parted."""
+
+    train: tuple[T, ...]
+    validation: tuple[T, ...]
+    test: tuple[T, ...]
+    leaked: int = 0  # training rows left out because their prompt is in the test file
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +158,7 @@ def read_conversation_splits(spec: JobSpec, train: Path, test: Path | None) -> C
 def _read(path: Path, ref: DatasetRef) -> list[Row]:
     columns = (ref.text_column, ref.label_column)
     try:
-        return list(read_rows(_chunks(path), ref.format, *columns, ref.delimiter))
+        return list(read_rows(read_chunks(path), ref.format, *columns, ref.delimiter))
     except (OSError, ValueError) as error:
         raise DataUnreadable(f"{ref.name}: {error}") from error
 
@@ -154,13 +166,13 @@ def _read(path: Path, ref: DatasetRef) -> list[Row]:
 def _read_conversations(path: Path, ref: DatasetRef) -> list[Conversation]:
     columns = (ref.text_column, ref.label_column)
     try:
-        chunks = _chunks(path)
+        chunks = read_chunks(path)
         return list(read_conversations(chunks, ref.format, ref.kind, ref.delimiter, *columns))
     except (OSError, ValueError) as error:
         raise DataUnreadable(f"{ref.name}: {error}") from error
 
 
-def _chunks(path: Path) -> Iterator[bytes]:
+def read_chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(READ_BYTES):
             yield chunk

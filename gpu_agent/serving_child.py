@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import logging
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from domain.inference import (
     ServedModel,
 )
 from domain.jobs.spec import DEFAULT_BASE_MODEL, Method
+from domain.jobs.tabular import TABULAR_MODELS
 from domain.work import Failed, PredictReply, PredictRequest
 from gpu_agent.attempt_files import without_paths
 from gpu_agent.figures import (
@@ -145,7 +146,7 @@ class Serving:
         """Predict in the order of arrival; a refusal says whether trying again may help."""
         if len(self._predictions) >= MAX_WAITING:
             return _refused(request, _busy())
-        self._classifies = True
+        self._classifies = self._classifies or request.base_model not in TABULAR_MODELS
         prediction = _Prediction(request)
         self._predictions.append(prediction)
         try:
@@ -326,7 +327,7 @@ def _key(served: ServedModel) -> str:
 
 
 def _that_fit(models: Iterable[ServedModel]) -> Iterator[ServedModel]:
-    adapters: dict[Method, Counter[str]] = {"sequence_classification": Counter(), "sft": Counter()}
+    adapters: defaultdict[Method, Counter[str]] = defaultdict(Counter)
     for served in models:
         over = adapters[served.method]
         full = len(over) >= BASES and served.base_model not in over

@@ -1,0 +1,1 @@
+"""Models of tables: how rows become numbers, and what three families of models make of them."""

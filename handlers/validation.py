@@ -9,7 +9,9 @@ from domain.datasets.conversation_report import ConversationReportBuilder
 from domain.datasets.conversations import Conversation
 from domain.datasets.events import DatasetRegistered
 from domain.datasets.report import ReportBuilder
-from domain.datasets.rows import Row, RowReader
+from domain.datasets.rows import RowReader, TableRow
+from domain.datasets.shapes import AnyRow
+from domain.datasets.table_report import TableReportBuilder
 from handlers.ports import Blobs
 
 
@@ -41,12 +43,14 @@ class _Reading:
         self._hash = hashlib.sha256()
         self._texts = ReportBuilder()
         self._conversations = ConversationReportBuilder()
+        self._table = TableReportBuilder()
         self._reader = RowReader(
             dataset.format,
             dataset.text_column,
             dataset.label_column,
             dataset.delimiter,
             kind=dataset.kind,
+            table=dataset.table,
         )
 
     def feed(self, chunk: bytes) -> None:
@@ -65,14 +69,29 @@ class _Reading:
             return _refused(
                 dataset, "content_differs", "the rows or labels are not those of the upload"
             )
+        if dataset.kind == "tabular":
+            return self._tabular()
         return self._labelled() if dataset.kind == "classification" else self._chats()
 
-    def _count(self, rows: list[Row | Conversation]) -> None:
+    def _count(self, rows: list[AnyRow]) -> None:
         for row in rows:
             if isinstance(row, Conversation):
                 self._conversations.add(row)
+            elif isinstance(row, TableRow):
+                self._table.add(row)
             else:
                 self._texts.add(row)
+
+    def _tabular(self) -> RecordValidation:
+        cleanings, report = self._reader.cleanings, self._table
+        if cleanings is None:
+            raise RuntimeError("a table is read by its schema, which notes what it cleans")
+        return RecordValidation(
+            dataset_id=self._dataset.dataset_id,
+            duplicate_rows=report.duplicate_rows,
+            conflicting_texts=report.conflicting_inputs,
+            table=report.build(cleanings),
+        )
 
     def _labelled(self) -> RecordValidation:
         report = self._texts.build(self._reader)

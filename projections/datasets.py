@@ -42,6 +42,8 @@ class DatasetRow:
     messages: int | None
     supervised_messages: int | None
     example: list[dict[str, Any]]  # of text and supervised, a message each
+    table_schema: dict[str, Any] | None  # how the rows of a table are read
+    table_report: dict[str, Any] | None  # what of a table was cleaned, once it is validated
     code: str | None  # of the refusal
     message: str | None
     created_at: datetime
@@ -67,6 +69,7 @@ def project(row: DatasetRow | None, recorded: Recorded[Event]) -> DatasetRow | N
                 messages=event.messages,
                 supervised_messages=event.supervised_messages,
                 example=[segment.model_dump() for segment in event.example],
+                table_report=event.table.model_dump() if event.table else None,
             )
         case DatasetRejected():
             return replace(
@@ -111,6 +114,8 @@ def _registered(event: DatasetRegistered, recorded: Recorded[Event]) -> DatasetR
         messages=None,
         supervised_messages=None,
         example=[],
+        table_schema=event.table.model_dump() if event.table else None,
+        table_report=None,
         code=None,
         message=None,
         created_at=recorded.recorded_at,

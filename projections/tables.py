@@ -80,6 +80,8 @@ dataset = Table(
     Column("messages", BigInteger),
     Column("supervised_messages", BigInteger),
     Column("example", JSONB, nullable=False),
+    Column("table_schema", JSONB),
+    Column("table_report", JSONB),
     Column("code", Text),
     Column("message", Text),
     Column("created_at", _Time, nullable=False),

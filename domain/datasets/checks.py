@@ -56,7 +56,8 @@ def choose_columns(
                 "missing_column",
                 f"{what}; the columns are {listed}",
                 f"name the {role} column with {role}_column (CLI: --{role} COLUMN)"
-                + ("" if chosen else f", or call it {' or '.join(_usual(role))} in the file"),
+                + ("" if chosen else f", or call it {' or '.join(_usual(role))} in the file")
+                + "; a table of numbers and categories is of the kind tabular",
                 field=chosen or role,
             )
     if found_text is None or found_label is None:

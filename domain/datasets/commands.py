@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.blobs import BlobRef
+from domain.datasets.tables import TableReport, TableSchema
 from domain.jobs.spec import RowKind
 from domain.messages import Command
 from domain.sealing import MAX_SEALED
@@ -26,6 +27,7 @@ class RegisterDataset(Command):
     label_column: str
     rows: int = Field(ge=1)
     labels: dict[str, int]
+    table: TableSchema | None = None
     person_id: UUID | None = None  # whom all its rows are of
     forgotten: bool = False
 
@@ -42,6 +44,7 @@ class RecordValidation(Command):
     messages: int = 0
     supervised_messages: int = 0
     example: tuple[Segment, ...] = ()
+    table: TableReport | None = None
     problem_code: str = ""
     problem: str = ""
 

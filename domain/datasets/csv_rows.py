@@ -5,8 +5,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from domain.datasets.checks import Row
-from domain.datasets.conversations import Conversation
 from domain.datasets.lines import (
     MAX_LINE_BYTES,
     NOT_TEXT,
@@ -15,7 +13,7 @@ from domain.datasets.lines import (
     add_not_text,
 )
 from domain.datasets.problems import MAX_NAME_CHARS, Problems, shown
-from domain.datasets.shapes import Shapes
+from domain.datasets.shapes import AnyRow, Shapes
 from domain.datasets.values import MAX_FIELD_CHARS, too_long_field
 
 DELIMITERS = (",", ";", "\t")  # told apart by the header
@@ -44,7 +42,7 @@ class CsvRows:
         self._tried_chars = 0  # of an open record, when it was last tried
         self.delimiter = delimiter
 
-    def rows(self, block: Block) -> Iterator[Row | Conversation]:
+    def rows(self, block: Block) -> Iterator[AnyRow]:
         if block.too_long:
             yield from self.finish()
             add_line_too_long(self._problems, block.line)
@@ -58,10 +56,10 @@ class CsvRows:
             return  # trying again at every block would cost the square of the record's length
         yield from self._read(end=block.end)
 
-    def finish(self) -> Iterator[Row | Conversation]:
+    def finish(self) -> Iterator[AnyRow]:
         yield from self._read(end=None)
 
-    def _read(self, *, end: int | None) -> Iterator[Row | Conversation]:
+    def _read(self, *, end: int | None) -> Iterator[AnyRow]:
         """Read all records of the lines at hand; with ``end`` None no more will come."""
         start = self._pass_blank_lines() if not self._names else 0
         while start < len(self._lines) and self.delimiter and not self._problems.stopped():
@@ -103,7 +101,7 @@ class CsvRows:
         self._lines = [] if self._problems.stopped() else rest
         self._tried_chars = len(kept)
 
-    def _record(self, fields: list[str], start: int, stop: int) -> Row | Conversation | None:
+    def _record(self, fields: list[str], start: int, stop: int) -> AnyRow | None:
         line = self._line + start
         if not any(map(str.strip, fields)):
             self._shapes.blank_lines += 1
@@ -141,7 +139,7 @@ class CsvRows:
                 field=twice[0],
             )
         else:
-            self._shapes.begin(names, line)
+            self._shapes.begin(names, line, self.delimiter)
             self._names = [] if self._problems.stopped() else names
 
     def _wrong_count(self, fields: Sequence[str], line: int) -> None:

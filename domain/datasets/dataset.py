@@ -83,7 +83,7 @@ def evolve(dataset: Dataset, event: DatasetEvent) -> Dataset:
         case DatasetRegistered():
             return Pending(_ref(event))
         case DatasetValidated():
-            return Valid(dataset.ref) if isinstance(dataset, Pending) else dataset
+            return Valid(_judged(dataset.ref, event)) if isinstance(dataset, Pending) else dataset
         case DatasetRejected():
             return Refused(dataset.ref, event.message) if isinstance(dataset, Pending) else dataset
         case DatasetDeleted():
@@ -117,7 +117,13 @@ def _verdict(command: RecordValidation, ref: DatasetRef) -> DatasetValidated | D
         messages=command.messages,
         supervised_messages=command.supervised_messages,
         example=() if personal else command.example,
+        table=command.table and command.table.quoting(nothing=personal),
     )
+
+
+def _judged(ref: DatasetRef, event: DatasetValidated) -> DatasetRef:
+    """What a job takes along: of a table also how much of it was cleaned."""
+    return ref.model_copy(update={"cleaned": event.table.counts}) if event.table else ref
 
 
 def _ref(event: DatasetRegistered) -> DatasetRef:
@@ -133,6 +139,7 @@ def _ref(event: DatasetRegistered) -> DatasetRef:
         label_column=event.label_column,
         rows=event.rows,
         labels=tuple(sorted(event.labels)),
+        table=event.table,
         person_id=event.person_id,
     )
 

@@ -4,6 +4,7 @@ from typing import Literal
 from uuid import UUID
 
 from domain.blobs import BlobRef
+from domain.datasets.tables import TableReport, TableSchema
 from domain.jobs.spec import RowKind
 from domain.messages import Event
 from domain.work import Segment
@@ -23,6 +24,7 @@ class DatasetRegistered(Event):
     label_column: str
     rows: int
     labels: dict[str, int]  # label -> rows
+    table: TableSchema | None = None  # how the rows of a table are read
     person_id: UUID | None = None  # whom all its rows are of; no event quotes them then
 
 
@@ -38,6 +40,7 @@ class DatasetValidated(Event):
     messages: int = 0  # of all conversations
     supervised_messages: int = 0  # what a language model is to learn
     example: tuple[Segment, ...] = ()  # one conversation, message by message
+    table: TableReport | None = None  # what of a table is read otherwise than it stands
 
 
 class DatasetRejected(Event):

@@ -5,11 +5,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Never
 
-from domain.datasets.checks import Row
-from domain.datasets.conversations import Conversation
 from domain.datasets.lines import NOT_TEXT, Block, add_line_too_long, add_not_text
 from domain.datasets.problems import Problems, shown
-from domain.datasets.shapes import Shapes
+from domain.datasets.shapes import AnyRow, Shapes
 from domain.datasets.values import Number, kind_of
 
 MAX_DEPTH = 64  # of nesting; real rows have one or two levels, thousands would exhaust the stack
@@ -56,7 +54,7 @@ class JsonlRows:
         self._begun = False
         self._shaped = False
 
-    def rows(self, block: Block) -> Iterator[Row | Conversation]:
+    def rows(self, block: Block) -> Iterator[AnyRow]:
         if block.too_long:
             add_line_too_long(self._problems, block.line)
         for index, text in enumerate(block.lines):
@@ -69,10 +67,10 @@ class JsonlRows:
             elif row := self._row(text, block.line + index):
                 yield row
 
-    def finish(self) -> Iterator[Row | Conversation]:
+    def finish(self) -> Iterator[AnyRow]:
         yield from ()
 
-    def _row(self, source: str, line: int) -> Row | Conversation | None:
+    def _row(self, source: str, line: int) -> AnyRow | None:
         if not self._begun:
             self._begun = True
             self._refuse_other_json(source.strip(), line)

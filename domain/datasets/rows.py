@@ -1,4 +1,4 @@
-"""Bytes of a dataset to rows: CSV or JSON Lines, a text and its label or a conversation each.
+"""Bytes of a dataset to rows: CSV or JSON Lines; a text and its label, a conversation or numbers.
 
 A push parser: whoever receives an upload feeds it the chunks as they come, and it never holds more
 than a block of them. It raises for no input; what is wrong stands in ``problems``.
@@ -13,8 +13,11 @@ from domain.datasets.csv_rows import DELIMITERS, CsvRows
 from domain.datasets.jsonl_rows import JsonlRows
 from domain.datasets.lines import BLOCK_BYTES, LineBlocks
 from domain.datasets.problems import LineProblem, Problems
-from domain.datasets.shapes import Shapes
+from domain.datasets.shapes import AnyRow, Shapes
 from domain.datasets.sniff import Format, detect_format, refuse_unreadable
+from domain.datasets.table_rows import Cleanings
+from domain.datasets.table_scan import TableRow
+from domain.datasets.tables import TableChoice, TableSchema
 from domain.jobs.spec import RowKind
 
 __all__ = [
@@ -23,8 +26,10 @@ __all__ = [
     "LineProblem",
     "Row",
     "RowReader",
+    "TableRow",
     "read_conversations",
     "read_rows",
+    "read_table",
 ]
 
 HEAD_BYTES = 64 * 1024  # looked at before anything is read
@@ -49,6 +54,7 @@ class RowReader:
         kind: None to tell it by the first row; without one, chosen columns mean a text and a label.
         delimiter: of CSV: a comma, a semicolon, a tab or a vertical bar; None to find which of the
             first three it is.
+        table: of a tabular file: what was said about its columns, or the schema to read it by.
         block_bytes: read at once, at least 4.
 
     Raises:
@@ -65,6 +71,7 @@ class RowReader:
         kind: RowKind | None = None,
         filename: str | None = None,
         content_type: str | None = None,
+        table: TableChoice | TableSchema | None = None,
         block_bytes: int = BLOCK_BYTES,
     ) -> None:
         if delimiter not in (None, *DELIMITERS, "|"):
@@ -73,13 +80,14 @@ class RowReader:
         self._delimiter = delimiter
         self._chosen = (kind, text_column, label_column)
         self._named = (filename, content_type)
+        self._table = table
         self._head = bytearray()
         self._blocks = LineBlocks(block_bytes)
         self._problems = Problems()
         self._shapes: Shapes | None = None
         self._parser: CsvRows | JsonlRows | None = None
 
-    def feed(self, chunk: bytes) -> list[Row | Conversation]:
+    def feed(self, chunk: bytes) -> list[AnyRow]:
         """Take the next bytes and give the rows that became whole."""
         if self._problems.stopped():
             return []
@@ -90,7 +98,7 @@ class RowReader:
             chunk = self._begin()
         return self._rows(chunk)
 
-    def finish(self) -> list[Row | Conversation]:
+    def finish(self) -> list[AnyRow]:
         """Take the end of the file, give the last rows and judge the file as a whole."""
         rows = [] if self._parser else self._rows(self._begin())
         parser, shapes = self._parser, self._shapes
@@ -141,8 +149,18 @@ class RowReader:
 
     @property
     def labels(self) -> dict[str, int]:
-        """Rows of each label so far, sorted by name; none but of a classification."""
+        """Rows of each label so far, sorted by name; of a table that is scanned, at the end."""
         return dict(sorted(self._shapes.labels.items())) if self._shapes else {}
+
+    @property
+    def schema(self) -> TableSchema | None:
+        """How a table is to be read; there once it was scanned to its end and is good."""
+        return self._shapes.schema if self._shapes else None
+
+    @property
+    def cleanings(self) -> Cleanings | None:
+        """What was cleaned so far, of a table that is read by its schema."""
+        return self._shapes.cleanings if self._shapes else None
 
     @property
     def row_count(self) -> int:
@@ -162,17 +180,18 @@ class RowReader:
         refuse_unreadable(head[:HEAD_BYTES], self._problems)
         if self.format is None:
             self.format = detect_format(*self._named, head[:HEAD_BYTES])
-        self._shapes = Shapes(*self._chosen, self._problems, nested=self.format == "jsonl")
+        nested = self.format == "jsonl"
+        self._shapes = Shapes(*self._chosen, self._problems, nested=nested, table=self._table)
         if self.format == "csv":
             self._parser = CsvRows(self._shapes, self._delimiter, self._problems)
         else:
             self._parser = JsonlRows(self._shapes, self._problems)
         return head
 
-    def _rows(self, chunk: bytes) -> list[Row | Conversation]:
+    def _rows(self, chunk: bytes) -> list[AnyRow]:
         if self._parser is None or self._problems.stopped():
             return []
-        rows: list[Row | Conversation] = []
+        rows: list[AnyRow] = []
         for block in self._blocks.feed(chunk):
             rows.extend(self._parser.rows(block))
             if self._problems.stopped():
@@ -231,7 +250,24 @@ def read_conversations(
             yield row
 
 
-def _read(reader: RowReader, chunks: Iterable[bytes]) -> Iterator[Row | Conversation]:
+def read_table(
+    chunks: Iterable[bytes],
+    format: Format | None,  # noqa: A002 - as in RowReader
+    schema: TableSchema,
+    delimiter: str | None = None,
+) -> Iterator[TableRow]:
+    """Read the rows of a table that is expected to be good, as its schema says.
+
+    Raises:
+        DatasetUnreadable: at the end, after the rows that could be read.
+    """
+    reader = RowReader(format, delimiter=delimiter, kind="tabular", table=schema)
+    for row in _read(reader, chunks):
+        if isinstance(row, TableRow):
+            yield row
+
+
+def _read(reader: RowReader, chunks: Iterable[bytes]) -> Iterator[AnyRow]:
     for chunk in chunks:
         yield from reader.feed(chunk)
     yield from reader.finish()

@@ -1,6 +1,7 @@
 """Rows to training, validation and test rows: by a seed, the same everywhere.
 
-Rows of a text and a label are parted label by label, conversations by their prompts alone.
+Rows of a text and a label are parted label by label, and so are rows of a table, whose groups stay
+together; conversations are parted by their prompts alone.
 
 Rows with the same text always stay together, so no held-out text was trained on. Which side a text
 falls on depends on the seed, the text and how many rows its label has; the order of the rows in the
@@ -88,6 +89,46 @@ def assign_splits(
     if test_fraction > 0 and "test" not in splits:
         counts = {"rows": len(texts), "labels": len(set(labels))}
         message = f"{len(texts)} rows with {len(set(labels))} labels are too few to hold one out"
+        raise SplitImpossible(message, None, counts)
+    return splits
+
+
+def assign_group_splits(
+    groups: Sequence[bytes],
+    labels: Sequence[str],
+    *,
+    seed: int,
+    validation_fraction: float,
+    test_fraction: float,
+) -> list[Split]:
+    """Say for every row of a table where it belongs; the rows of a group are never parted.
+
+    A group counts among the rows of its commonest label, and each label gives its share as far as
+    its groups allow. The label of a single group is trained on and may go untested.
+
+    Raises:
+        SplitImpossible: there is nothing at all to test on.
+    """
+    _check_fractions(validation_fraction, test_fraction)
+    splits: list[Split] = ["train"] * len(labels)
+    test_share, validation_share = _Share(test_fraction), _Share(validation_fraction)
+    for units in _groups_by_label(groups, labels, seed):
+        rows, free = sum(len(unit.rows) for unit in units), len(units) - 1  # one is learned from
+        wanted = test_share.of(rows)
+        if test_fraction > 0 and rows >= TESTED_FROM_ROWS:
+            wanted = max(wanted, 1)
+        test, rest = _take(units, wanted, free)
+        validation, _ = _take(rest, validation_share.of(rows), free - len(test))
+        for index in _rows(test):
+            splits[index] = "test"
+        for index in _rows(validation):
+            splits[index] = "validation"
+    if test_fraction > 0 and "test" not in splits:
+        counts = {"rows": len(labels), "groups": len(set(groups))}
+        message = (
+            f"{len(labels)} rows in {len(set(groups))} groups, of rows with equal inputs or of one"
+            " group value, leave none that can be held out"
+        )
         raise SplitImpossible(message, None, counts)
     return splits
 
@@ -183,6 +224,22 @@ def _texts_by_label(
     for group in result.values():
         group.sort(key=lambda text: text.key)
     return result
+
+
+def _groups_by_label(
+    groups: Sequence[bytes], labels: Sequence[str], seed: int
+) -> Iterator[list[_Text]]:
+    """The groups of each label, sorted by label, each label's in the order of the seed."""
+    rows: dict[bytes, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        rows[group].append(index)
+    result: dict[str, list[_Text]] = defaultdict(list)
+    for group, indices in rows.items():
+        counts = _count([labels[index] for index in indices])
+        label = min(counts, key=lambda label: (-counts[label], label))
+        result[label].append(_Text(_key(seed, group), indices))
+    for _, units in sorted(result.items()):
+        yield sorted(units, key=lambda unit: unit.key)
 
 
 def _key(seed: int, digest: bytes) -> bytes:

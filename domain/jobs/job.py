@@ -45,6 +45,7 @@ from domain.jobs.spec import (
     Tuning,
     hyperparameters,
 )
+from domain.jobs.table_fit import table_misfit, unknown_classes
 from domain.messages import Decider
 from domain.work import TrainingCheckpoint
 
@@ -270,12 +271,14 @@ def _spec(command: SubmitJob) -> JobSpec:
     base_model = command.base_model or BASE_MODELS[method]
     chosen = hyperparameters(method, base_model, command.hyperparameters)
     _check_fit(method, base_model, chosen.tuning, train, test)
+    if misfit := table_misfit(method, base_model, command.hyperparameters, train, test):
+        raise MethodUnfit(misfit)
     return JobSpec(
         method=method,
         base_model=base_model,
         model_name=command.model_name,
         train=train,
-        test=test,
+        test=test and test.model_copy(update={"table": None, "cleaned": None}),  # read as the other
         split=command.split,
         hyperparameters=chosen,
         seed=command.seed,
@@ -294,9 +297,9 @@ def _check_fit(
     own = BASE_MODELS[method]
     if tuning != "lora" and method == "sequence_classification":
         raise MethodUnfit(f"{method} is trained with lora; {tuning} is for language models")
-    if base_model in BASE_MODELS.values() and base_model != own:
+    if method != "tabular" and base_model in BASE_MODELS.values() and base_model != own:
         raise MethodUnfit(f"{method} cannot train {base_model}; its own base model is {own}")
-    if test and (unknown := sorted(set(test.labels) - set(train.labels))):
+    if test and (unknown := unknown_classes(train, test)):
         raise LabelsDiffer(
             f"the test dataset has labels that the training dataset never shows: {unknown[:5]}"
         )

@@ -6,17 +6,29 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from domain.blobs import BlobRef
+from domain.datasets.tables import TableCounts, TableSchema
+from domain.jobs.tabular import (
+    GRADIENT_BOOSTING,
+    TABULAR_DEFAULTS,
+    TabularChoices,
+    TabularConfig,
+)
 
-Method = Literal["sequence_classification", "sft"]
-RowKind = Literal["classification", "chat", "instruction", "prompt_completion"]
+Method = Literal["sequence_classification", "sft", "tabular"]
+RowKind = Literal["classification", "chat", "instruction", "prompt_completion", "tabular"]
 DEFAULT_BASE_MODEL = "finetrail/minilm"
 TINY = "finetrail/tiny"
-BASE_MODELS: dict[Method, str] = {"sequence_classification": DEFAULT_BASE_MODEL, "sft": TINY}
+BASE_MODELS: dict[Method, str] = {
+    "sequence_classification": DEFAULT_BASE_MODEL,
+    "sft": TINY,
+    "tabular": GRADIENT_BOOSTING,
+}
 METHODS: dict[RowKind, Method] = {  # which one learns from such rows
     "classification": "sequence_classification",
     "chat": "sft",
     "instruction": "sft",
     "prompt_completion": "sft",
+    "tabular": "tabular",
 }
 Tuning = Literal["lora", "qlora"]
 Schedule = Literal["linear", "cosine", "constant"]
@@ -79,6 +91,7 @@ class Hyperparameters(_Part):
     compile: bool = _later(False)
     group_by_length: bool = _later(True)  # rows of like length in a batch; of a classification only
     lora: LoraConfig = LoraConfig()
+    tabular: TabularConfig | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class LoraChoices(_Part):
@@ -115,6 +128,7 @@ class HyperparameterChoices(_Part):
     compile: bool | None = None
     group_by_length: bool | None = None
     lora: LoraChoices = LoraChoices()
+    tabular: TabularChoices = TabularChoices()
 
 
 # Dropout is what LoRA was published with; it costs time in every step, so it is here to be seen.
@@ -139,9 +153,18 @@ def hyperparameters(
     defaults = Hyperparameters()
     if method == "sft":
         defaults = TINY_SFT if base_model == TINY else SFT
+    elif method == "tabular":
+        own = TABULAR_DEFAULTS.get(base_model, {}) | {"tabular": TabularConfig()}
+        defaults = defaults.model_copy(update=own)
     chosen = choices.model_dump(exclude_none=True)
     lora = defaults.lora.model_dump() | chosen.pop("lora", {})
-    return Hyperparameters.model_validate(defaults.model_dump() | chosen | {"lora": lora})
+    merged = defaults.model_dump() | chosen | {"lora": lora}
+    tabular = chosen.pop("tabular", {})
+    if defaults.tabular is None:
+        merged.pop("tabular", None)
+    else:
+        merged["tabular"] = defaults.tabular.model_dump() | tabular
+    return Hyperparameters.model_validate(merged)
 
 
 class SplitConfig(_Part):
@@ -165,6 +188,8 @@ class DatasetRef(_Part):
     label_column: str  # the answer; of a chat empty
     rows: int
     labels: tuple[str, ...]  # sorted; none but of a classification
+    table: TableSchema | None = Field(default=None, exclude_if=lambda value: value is None)
+    cleaned: TableCounts | None = Field(default=None, exclude_if=lambda value: value is None)
     # Whom all its rows are of: nothing that lasts may quote them. Left out where it says nothing,
     # because agents of an older build refuse what is new.
     person_id: UUID | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -1,6 +1,7 @@
 """Asks whoever serves a model for predictions and text: requests on ``infer.<workspace>.<model>``."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Self
@@ -45,8 +46,7 @@ class NatsInference:
         seconds = 0.0
         try:
             async with asyncio.timeout(timeout_s):
-                for texts in batches(request.texts, request.labels):
-                    part = request.model_copy(update={"texts": texts})
+                for part in _parts(request):
                     reply = await self._ask(part, timeout_s)
                     if reply.error is not None:
                         return reply
@@ -181,9 +181,28 @@ class _Replies:
         return Refused(request_id=self._request_id, error=error)
 
 
-def batches(texts: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Texts in order, in groups whose request and answer both fit into a message."""
+def _parts(request: PredictRequest) -> Iterator[PredictRequest]:
+    """The request in parts that fit into messages: of its texts or of its rows."""
+    if not request.rows:
+        for texts in batches(request.texts, request.labels):
+            yield request.model_copy(update={"texts": texts})
+        return
+    spelled = [json.dumps(row, ensure_ascii=False) for row in request.rows]
+    begin = 0
+    for group in batches(spelled, request.labels, list(request.rows[0])):
+        yield request.model_copy(update={"rows": request.rows[begin : begin + len(group)]})
+        begin += len(group)
+
+
+def batches(
+    texts: Sequence[str], labels: Sequence[str], columns: Sequence[str] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Texts in order, in groups whose request and answer both fit into a message.
+
+    ``columns`` are names that may stand in every answer.
+    """
     row = PREDICTION_BYTES + sum(len(label.encode()) + SCORE_BYTES for label in labels)
+    row += sum(_json_bytes(column) + 4 for column in columns)
     most = max(1, BATCH_BYTES // row)
     group: list[str] = []
     size = 0

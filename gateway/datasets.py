@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -12,8 +12,9 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from domain.datasets.commands import DeleteDataset, RegisterDataset
-from domain.datasets.conversations import Conversation
-from domain.datasets.rows import Row, RowReader
+from domain.datasets.rows import Row, RowReader, TableRow
+from domain.datasets.shapes import AnyRow
+from domain.datasets.tables import TableSchema as DomainTableSchema
 from domain.jobs.spec import RowKind
 from domain.messages import StreamId
 from gateway.as_of import Listed, Readable, Shown, missing
@@ -28,9 +29,12 @@ from gateway.ports import Blobs
 from gateway.problems import Problem
 from gateway.ranged import OCTETS, blob_content, ranged, require_blob
 from gateway.sealing import Opened, Sealing
+from gateway.table_choices import table_choice
 from gateway.uploads import Asked, Received, receive
 from projections.datasets import DatasetRow
 from projections.queries import Queries
+
+S = TypeVar("S")
 
 VALIDATION_S: Final = 30.0  # hundreds of megabytes are read again within this
 LOOK_S: Final = 0.25  # between looks at the read model when no event wakes us
@@ -42,6 +46,12 @@ LabelColumn = Annotated[str | None, QueryParameter(max_length=200, description="
 Filename = Annotated[str | None, QueryParameter(max_length=1000, description="The file's own name; its ending helps to tell the format.")]  # fmt: skip
 Name = Annotated[str | None, QueryParameter(max_length=1000, description="What to call the dataset; the file's name if left out.")]  # fmt: skip
 PersonId = Annotated[UUID | None, QueryParameter(description="The person whom all the rows are of; they are deleted when that person is forgotten.")]  # fmt: skip
+TableName = Annotated[Literal["diabetes"] | None, QueryParameter(description="Of a table: a schema that is known by name; then only its columns are used.")]  # fmt: skip
+Target = Annotated[str | None, QueryParameter(max_length=200, description="Of a table: the column to tell; else one called target, label, class, outcome or diagnosis, else the last.")]  # fmt: skip
+Numeric = Annotated[str | None, QueryParameter(max_length=16_000, description="Of a table: columns of numbers, parted by commas. What no field names is told by what stands in it.")]  # fmt: skip
+Categorical = Annotated[str | None, QueryParameter(max_length=16_000, description="Of a table: columns of categories, parted by commas.")]  # fmt: skip
+Group = Annotated[str | None, QueryParameter(max_length=16_000, description="Of a table: columns, such as a patient's number, whose equal values keep rows on one side of the split.")]  # fmt: skip
+Ignored = Annotated[str | None, QueryParameter(max_length=16_000, description="Of a table: columns that are not used, parted by commas.")]  # fmt: skip
 Delimiter = Annotated[str | None, QueryParameter(max_length=1, description="Of CSV: , ; | or a tab; found if left out.")]  # fmt: skip
 
 
@@ -52,8 +62,51 @@ class ExampleMessage(msgspec.Struct):
     supervised: bool  # whether it is learned
 
 
+class TableColumn(msgspec.Struct):
+    """What a column is for, and why: `chosen`, or the rule that told it."""
+
+    name: str
+    role: Literal["numeric", "categorical", "group", "ignored"]
+    why: str
+    categories: list[str]
+
+
+class TableSchema(msgspec.Struct):
+    """How the rows of a table are read, in training and in every question.
+
+    `spellings` are further names of the classes, in lower case.
+    """
+
+    target: str
+    target_why: str
+    classes: list[str]
+    spellings: dict[str, str]
+    columns: list[TableColumn]
+
+
+class Cleaning(msgspec.Struct):
+    """A value that is read otherwise than it stands; null is missing."""
+
+    line: int
+    column: str
+    was: str
+    became: str | None
+    why: Literal["blanks", "spelling", "decimal_comma", "unreadable", "missing", "unknown"]
+
+
+class TableReport(msgspec.Struct):
+    """How many values were cleaned, the first hundred of them, and which rows stay together."""
+
+    cleaned: int
+    by_reason: dict[str, int]
+    first: list[Cleaning]
+    missing: dict[str, int]
+    groups: int
+    largest_group: int
+
+
 class Dataset(msgspec.Struct):
-    """Rows of a text and a label or of a conversation, stored under the hash of their bytes.
+    """Rows of a text and a label, of a conversation or of a table, stored under their bytes' hash.
 
     `person_id` is whom all of them are of. `name` is null once that person is forgotten.
     """
@@ -74,6 +127,8 @@ class Dataset(msgspec.Struct):
     messages: int | None
     supervised_messages: int | None
     example: list[ExampleMessage]
+    table_schema: TableSchema | None
+    table_report: TableReport | None
     message: str | None
     created_at: datetime | None
     person_id: UUID | None
@@ -89,9 +144,10 @@ class MessagePreview(msgspec.Struct):
 
 
 class RowPreview(msgspec.Struct):
-    """A row as training reads it: a text and its label, or the messages of a conversation."""
+    """A row as training reads it: a text, messages or values, and the label of all but messages."""
 
     line: int
+    values: dict[str, float | str | None] | msgspec.UnsetType = msgspec.UNSET  # of a table
     text: str | msgspec.UnsetType = msgspec.UNSET
     label: str | msgspec.UnsetType = msgspec.UNSET
     messages: list[MessagePreview] | msgspec.UnsetType = msgspec.UNSET
@@ -115,14 +171,30 @@ class DatasetsController(Controller):
         text_column: TextColumn = None,
         label_column: LabelColumn = None,
         delimiter: Delimiter = None,
+        schema: TableName = None,
+        target: Target = None,
+        numeric: Numeric = None,
+        categorical: Categorical = None,
+        group: Group = None,
+        ignored: Ignored = None,
         person_id: PersonId = None,
     ) -> Response[Dataset]:
         """Upload CSV or JSON Lines, as the raw body or as a form with the field `file`.
 
+        To say what a column is for makes it a table of numbers and categories.
+
         The file is checked while it streams in; what cannot be read is refused by line and field,
         and nothing of it is kept. The answer waits until the stored bytes were validated.
         """
-        asked = Asked(name, filename, format, kind, text_column, label_column, delimiter)
+        table = table_choice(
+            schema=schema,
+            target=target,
+            numeric=numeric,
+            categorical=categorical,
+            group=group,
+            ignored=ignored,
+        )
+        asked = Asked(name, filename, format, kind, text_column, label_column, delimiter, table)
         dataset = await intake.take(request, caller, asked, person_id)
         headers = {"Location": f"/api/v1/datasets/{dataset.id}"}
         taken_only = dataset.note is not msgspec.UNSET
@@ -284,6 +356,7 @@ def _register(
         label_column=reader.label_column,
         rows=reader.row_count,
         labels=reader.labels,
+        table=reader.schema,
         person_id=person_id,
     )
 
@@ -313,6 +386,8 @@ def dataset_answer(row: DatasetRow, opened: Opened, done: Done | None = None) ->
         messages=row.messages,
         supervised_messages=row.supervised_messages,
         example=[ExampleMessage(each["text"], each["supervised"]) for each in row.example],
+        table_schema=_as_told(row.table_schema, TableSchema),
+        table_report=_as_told(row.table_report, TableReport),
         message=row.message,
         created_at=row.created_at,
         person_id=row.person_id,
@@ -341,6 +416,8 @@ def _as_asked(register: RegisterDataset, name: str, done: Done) -> Dataset:
         messages=None,
         supervised_messages=None,
         example=[],
+        table_schema=_as_told(register.table.model_dump() if register.table else None, TableSchema),
+        table_report=None,
         message=None,
         created_at=None,
         person_id=register.person_id,
@@ -348,6 +425,10 @@ def _as_asked(register: RegisterDataset, name: str, done: Done) -> Dataset:
         sequence=done.sequence,
         note=note_of(done),
     )
+
+
+def _as_told(found: dict[str, Any] | None, struct: type[S]) -> S | None:
+    return None if found is None else msgspec.convert(found, struct)
 
 
 async def require_dataset(queries: Readable, workspace: str, dataset_id: UUID) -> DatasetRow:
@@ -391,8 +472,9 @@ async def preview(blobs: Blobs, row: DatasetRow, limit: int) -> list[RowPreview]
         row.label_column,
         row.delimiter,
         kind=row.kind,
+        table=DomainTableSchema.model_validate(row.table_schema) if row.table_schema else None,
     )
-    found: list[Row | Conversation] = []
+    found: list[AnyRow] = []
     async for chunk in blobs.read(row.sha256, 0, PREVIEW_BYTES):
         found += reader.feed(chunk)
     if len(found) < limit:
@@ -400,8 +482,10 @@ async def preview(blobs: Blobs, row: DatasetRow, limit: int) -> list[RowPreview]
     return [_row_preview(each) for each in found[:limit]]
 
 
-def _row_preview(row: Row | Conversation) -> RowPreview:
+def _row_preview(row: AnyRow) -> RowPreview:
     if isinstance(row, Row):
-        return RowPreview(row.line, row.text, row.label)
+        return RowPreview(row.line, text=row.text, label=row.label)
+    if isinstance(row, TableRow):
+        return RowPreview(row.line, values=dict(row.values), label=row.label)
     messages = [MessagePreview(each.role, each.content, each.supervised) for each in row.messages]
     return RowPreview(row.line, messages=messages, raw=row.raw)

@@ -2,12 +2,27 @@
 
 from typing import Any, Final
 
-from domain.jobs.spec import METHODS, SFT, TINY, TINY_SFT, Hyperparameters
+from pydantic import BaseModel
+
+from domain.jobs.spec import (
+    METHODS,
+    SFT,
+    TINY,
+    TINY_SFT,
+    HyperparameterChoices,
+    Hyperparameters,
+    hyperparameters,
+)
+from domain.jobs.tabular import TABULAR_MODELS, TAKEN, TabularConfig, flat
 
 _COLUMNS: Final[dict[str, Hyperparameters]] = {
     "`sequence_classification`": Hyperparameters(),
     "`sft`": SFT,
     f"`sft` on `{TINY}`": TINY_SFT,
+    **{
+        family: hyperparameters("tabular", family, HyperparameterChoices())
+        for family in TABULAR_MODELS
+    },
 }
 WHICH_METHOD: Final = "What suits the rows of the dataset if left out: " + ", ".join(
     f"`{method}` for `{kind}`" for kind, method in METHODS.items()
@@ -16,17 +31,21 @@ WHICH_METHOD: Final = "What suits the rows of the dataset if left out: " + ", ".
 
 def defaults_table() -> str:
     """A table in Markdown: what each hyperparameter is when it is left out."""
-    columns = [_flat(values) for values in _COLUMNS.values()]
-    head = ("if left out", *_COLUMNS)
-    rows = [(f"`{name}`", *(_shown(column[name]) for column in columns)) for name in columns[0]]
+    columns = [_taken(name, values) for name, values in _COLUMNS.items()]
+    head = ("if left out", *(f"`{name}`" if name in TAKEN else name for name in _COLUMNS))
+    names = [*columns[0], *(f"tabular.{name}" for name in TabularConfig.model_fields)]
+    rows = [
+        (f"`{name}`", *(_shown(column[name]) if name in column else "–" for column in columns))
+        for name in names
+    ]
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _flat(values: Hyperparameters) -> dict[str, Any]:
-    plain = dict(values)
-    lora = dict(plain.pop("lora"))
-    return plain | {f"lora.{name}": value for name, value in lora.items()}
+def _taken(name: str, values: Hyperparameters) -> dict[str, Any]:
+    plain = flat({key: dict(v) if isinstance(v, BaseModel) else v for key, v in values})
+    taken = TAKEN.get(name) or plain.keys() - {"tabular"}
+    return {key: value for key, value in plain.items() if key in taken}
 
 
 def _shown(value: object) -> str:

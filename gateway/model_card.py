@@ -4,7 +4,7 @@ import json
 from typing import Any, Final
 
 from domain.jobs.spec import DEFAULT_BASE_MODEL
-from gateway import language_model_card
+from gateway import language_model_card, table_model_card
 from gateway.markdown import code, number, table
 from projections.answers import Version
 from projections.model_versions import VersionRow
@@ -20,6 +20,8 @@ _SYSTEMS: Final = (
 
 def model_card(version: Version) -> str:
     row = version.row
+    if row.method == "tabular":
+        return _table_card(version)
     talks = row.method == "sft"
     evaluation = version.evaluation
     summary = evaluation.summary if evaluation else None
@@ -39,6 +41,29 @@ def model_card(version: Version) -> str:
         _lineage(row),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _table_card(version: Version) -> str:
+    row, evaluation = version.row, version.evaluation
+    summary = evaluation.summary if evaluation else None
+    parts = [
+        f"# {row.model}, version {row.number}",
+        table_model_card.what(row),
+        "## Columns",
+        table_model_card.columns(row),
+        "## Evaluation",
+        table_model_card.figures(summary) if summary else "Not evaluated yet.",
+        "## Data",
+        _data(row),
+        table_model_card.cleaning(row),
+        "## Training",
+        table_model_card.training(row),
+        "## Loading it",
+        table_model_card.loading(row),
+        "## Lineage",
+        _lineage(row),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _what(row: VersionRow) -> str:

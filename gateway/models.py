@@ -43,10 +43,20 @@ class ActivateBody(msgspec.Struct, forbid_unknown_fields=True):
     version: VersionNumber
 
 
-class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Texts to classify, by the version in service or by another ready one."""
+Rows = Annotated[
+    list[dict[str, int | float | str | bool | None]], msgspec.Meta(min_length=1, max_length=1000)
+]
 
-    texts: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=256)]
+
+class PredictBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Texts to classify, or rows of a table, by the version in service or by another ready one.
+
+    A row names columns and their values: numbers for columns of numbers, texts for categories. What
+    is left out or null is missing; each prediction names what was.
+    """
+
+    texts: Annotated[list[Text], msgspec.Meta(min_length=1, max_length=256)] | None = None
+    rows: Rows | None = None
     version: VersionNumber | None = None
 
 
@@ -148,6 +158,8 @@ class ModelsController(Controller):
     ) -> Response[None] | Stream:
         """The version as a ZIP: `lora_adapters/`, a model card as `README.md`, `metrics.json`.
 
+        A model of a table has `model/` instead, with its schema and its weights.
+
         Where the base model was made here, and so can be had from nowhere else, also `base_model/`.
         A download that broke off goes on with `Range` and `If-Range`.
         """
@@ -200,11 +212,11 @@ class ModelsController(Controller):
         request: Request[Principal, Any, Any],
         predictor: NamedDependency[Predictor],
     ) -> Predictions:
-        """Classify texts with the version in service, or with the one named.
+        """Classify texts, or rows of a table, with the version in service, or with the one named.
 
         Language models answer at `/v1/chat/completions`.
         """
-        return await predictor.predict(request.scope, name, data.version, data.texts)
+        return await predictor.predict(request.scope, name, data.version, data.texts, data.rows)
 
 
 async def require_archive(queries: Queries, workspace: str, name: str, number: int) -> Archive:

@@ -6,7 +6,7 @@ leaves neither a file nor a row nor an event.
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast, get_args
 
 from litestar import Request
@@ -19,10 +19,12 @@ from multipart import (  # type: ignore[import-untyped]
 
 from domain.blobs import BlobRef
 from domain.datasets.rows import RowReader
+from domain.datasets.tables import TableChoice
 from domain.jobs.spec import RowKind
 from gateway.naming import base_name, dataset_name
 from gateway.ports import Blobs, BlobWriter
 from gateway.problems import Problem, invalid
+from gateway.table_choices import chosen
 
 MEDIA_TYPES: Final = frozenset(
     {
@@ -43,11 +45,15 @@ MULTIPART: Final = "multipart/form-data"
 # Without a byte; a client that is gone without a word must not hold a file open.
 IDLE_S: Final = 60.0
 PIECE_BYTES: Final = 256 * 1024  # written and parsed at once
-MAX_FIELDS: Final = 10
-MAX_FIELD_BYTES: Final = 1024
+MAX_FIELDS: Final = 20
+MAX_FIELD_BYTES: Final = 16 * 1024  # the names of many columns
 FORM_OVERHEAD_BYTES: Final = 64 * 1024  # of a form around its file
 READ_ON_BYTES: Final = 16 * 1024 * 1024  # of a refused body, so that the client gets to the answer
-FIELDS: Final = ("name", "filename", "format", "kind", "text_column", "label_column", "delimiter")
+TABLE_FIELDS: Final = ("schema", "target", "numeric", "categorical", "group", "ignored")
+FIELDS: Final = (
+    *("name", "filename", "format", "kind", "text_column", "label_column", "delimiter"),
+    *TABLE_FIELDS,
+)
 KINDS: Final = get_args(RowKind)
 TOO_LATE: Final = frozenset(FIELDS) - {"name"}  # what the reading of the file depends on
 
@@ -63,6 +69,7 @@ class Asked:
     text_column: str | None = None
     label_column: str | None = None
     delimiter: str | None = None
+    table: TableChoice = field(default_factory=TableChoice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +131,10 @@ class _Intake:
                 asked.text_column,
                 asked.label_column,
                 asked.delimiter,
-                kind=asked.kind,
+                kind=kind_of(asked),
                 filename=named,
                 content_type=media_type,
+                table=asked.table,
             )
         except ValueError as error:
             raise invalid("delimiter", str(error)) from error
@@ -138,6 +146,9 @@ class _Intake:
             raise invalid("kind", f"one of {', '.join(KINDS)}", "body")
         if field == "name":
             dataset_name(value, None)  # refused while nothing is stored yet
+        if field in TABLE_FIELDS:
+            self.asked = replace(self.asked, table=chosen(self.asked.table, field, value, "body"))
+            return
         self.asked = replace(self.asked, **{field: cast("Any", value)})
 
     async def take(self, chunk: bytes) -> None:
@@ -173,6 +184,20 @@ class _Intake:
         """Nothing of the rest will be read; a client that has little left gets to send it."""
         if self._size > READ_ON_BYTES:
             raise _unreadable(reader)
+
+
+def kind_of(asked: Asked) -> RowKind | None:
+    """The kind that was asked for; whoever says what columns are for means a table.
+
+    Raises:
+        Problem: 422, what was asked for does not fit together.
+    """
+    kind: RowKind | None = "tabular" if asked.table.chosen else asked.kind
+    if asked.kind not in {None, kind}:
+        raise invalid("kind", "tabular, as columns of a table are named, or leave them out")
+    if kind == "tabular" and asked.text_column:
+        raise invalid("text_column", "a table has none; name its columns by their use")
+    return kind
 
 
 async def _take_form(intake: _Intake, body: AsyncIterator[bytes], boundary: str) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
+    Gauge,
     GCCollector,
     Info,
     Metric,
@@ -43,6 +44,9 @@ ProcessCollector(registry=_process)
 GCCollector(registry=_process)
 _BUILD: Final = Info("finetrail_build", "What runs here.", registry=_process)
 _BUILD.info({"version": version("finetrail")})
+_TASKS: Final = Gauge(
+    "finetrail_tasks", "Tasks of the event loop that have not ended.", registry=_process
+)
 
 
 def add(registry: CollectorRegistry) -> None:
@@ -59,6 +63,8 @@ def page() -> bytes:
 @asynccontextmanager
 async def served(host: str, port: int | None) -> AsyncIterator[None]:
     """Serve the page for the length of the block, from a thread of its own; without a port, not."""
+    loop = asyncio.get_running_loop()
+    _TASKS.set_function(lambda: len(asyncio.all_tasks(loop)))
     if port is None:
         yield
         return

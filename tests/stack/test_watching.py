@@ -161,6 +161,7 @@ async def test_one_trace_leads_from_the_request_to_the_row(
     sequence = found["finetrail_projection_sequence", (("projection", "registry"),)]
     assert sequence >= issued.json()["sequence"]
     assert ("process_cpu_seconds_total", ()) in found
+    assert found["finetrail_tasks", ()] > 10
     assert set(samples(own.text)) >= {name for name in found if "http" not in name[0]}
     counts = {(one["route"], one["status"]): one["count"] for one in shown.json()["items"]}
     assert counts["/api/v1/keys", "2xx"] == 1

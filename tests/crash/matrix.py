@@ -285,7 +285,7 @@ def run(
     chance = random.Random(seed)
     often = {"FINETRAIL_LOGS__ARCHIVE_SECONDS": str(ARCHIVE_S)}
     with running_stack(folder, program=("tests.crash.up",), **often) as stack:
-        matrix = Matrix(stack, _rows(), seeds, wait_for_work=wait_for_work)
+        matrix = Matrix(stack, rows(), seeds, wait_for_work=wait_for_work)
         with matrix.loaded():
             for number, victim in zip(range(moments), victims(chance), strict=False):
                 time.sleep(chance.uniform(0.0, longest_wait_s))
@@ -295,7 +295,7 @@ def run(
         return report(matrix, matrix.check())
 
 
-def _rows() -> bytes:
+def rows() -> bytes:
     """Of every label as many rows, the same ones each time."""
     kinds = ("billing", "delivery", "login", "refund")
     rows = [f"row {n} about {kind},{kind}\n" for n in range(ROWS_PER_LABEL) for kind in kinds]

@@ -31,6 +31,9 @@ TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 NAME: Final = r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?"
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
+# A message's header: where it says "0", the server takes none if its subject holds one already.
+ONLY_ONE: Final = "Nats-Expected-Last-Subject-Sequence"
+
 _WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _OTHER: Final = re.compile(r"[^A-Za-z0-9_-]")
 

@@ -1,12 +1,15 @@
 """What could not be handled, put aside with its reason and everything needed to send it again."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from domain.subjects import ONLY_ONE
 from handlers.ports import Publish
 
 PREFIX: Final = "dead"
 MAX_REASON: Final = 1000  # characters; a header, not a report
+DIGITS: Final = 32  # of the digest: nobody searches for two messages that have the same
 
 SUBJECT: Final = "dead-subject"  # where the original was found
 SEQUENCE: Final = "dead-sequence"  # its sequence in the stream it was in
@@ -16,7 +19,11 @@ RETRY_OF: Final = "dead-retry-of"  # the letter that was retried and led to this
 
 
 class DeadLetters:
-    """Writes to ``dead.<kind>.<aggregate>``; the same message put aside twice collides with itself."""
+    """Writes to ``dead.<kind>.<aggregate>.<digest>``, where there is one letter of a message.
+
+    Put aside once more, as after a crash in between, it collides with itself for as long as the
+    letter is open, and not only within the server's window of duplicates.
+    """
 
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
@@ -40,13 +47,18 @@ class DeadLetters:
         kept = {name: value for name, value in headers.items() if not name.startswith("Nats-")}
         # A retry that fails within the server's window of duplicates is another letter.
         once_more = f".{headers[RETRY_OF]}" if RETRY_OF in headers else ""
+        id_ = f"{PREFIX}.{kind}.{key}{once_more}"
         aside = {
             SUBJECT: subject,
             SEQUENCE: key,
             REASON: _one_line(reason),
-            "Nats-Msg-Id": f"{PREFIX}.{kind}.{key}{once_more}",
+            "Nats-Msg-Id": id_,
+            ONLY_ONE: "0",
         }
-        await self._publish(f"{PREFIX}.{kind}.{_aggregate(subject)}", body, kept | aside)
+        # A sequence alone names another message in a stream that was made anew.
+        told = b"\0".join((id_.encode(), subject.encode(), body))
+        place = f"{_aggregate(subject)}.{hashlib.sha256(told).hexdigest()[:DIGITS]}"
+        await self._publish(f"{PREFIX}.{kind}.{place}", body, kept | aside)
 
 
 class Letter(Protocol):

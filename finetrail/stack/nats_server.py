@@ -133,7 +133,7 @@ def _projections() -> dict[str, Any]:
 def _delivery() -> dict[str, Any]:
     """Telling webhooks: reads events, and may disable a webhook and put a delivery aside."""
     return _allow(
-        publish=["commands.delivery.*.webhook.*", "dead.webhooks.*", *_reading("EVENTS")],
+        publish=["commands.delivery.*.webhook.*", "dead.webhooks.>", *_reading("EVENTS")],
         subscribe=["_INBOX_delivery.>", "live.events.>"],
     )
 

@@ -295,7 +295,7 @@ async def test_what_cannot_be_read_is_put_aside_and_answered(world: World) -> No
     outcome = await _send_without_message_id(world, asked, b'{"job_id": 7}')
 
     assert outcome.status == "failed"
-    msg = await world.nc.jetstream().get_last_msg("DEAD", "dead.commands.job")
+    msg = await world.nc.jetstream().get_last_msg("DEAD", "dead.commands.job.*")
     assert msg.headers is not None
     assert msg.headers["dead-subject"] == f"commands.gateway.default.job.{job_id}"
     assert "job_id" in msg.headers["dead-reason"]

@@ -172,6 +172,7 @@ async def test_each_retry_that_fails_leaves_a_letter_of_its_own() -> None:
     ids = [headers["Nats-Msg-Id"] for _, _, headers in put.messages]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
+    assert len({subject for subject, _, _ in put.messages}) == 3
     assert {headers["dead-reason"] for _, _, headers in put.messages} == {"broken again"}
 
 

@@ -221,7 +221,7 @@ async def test_delivery_reads_events_and_may_say_only_that_a_webhook_is_gone(
     async with connected(running, "delivery") as delivery:
         for subject in (
             f"commands.delivery.{W}.webhook.{ID}",
-            "dead.webhooks.job",
+            "dead.webhooks.job.0123456789abcdef0123456789abcdef",
             "$JS.API.STREAM.INFO.EVENTS",
             "$JS.API.DIRECT.GET.EVENTS",
         ):
@@ -230,7 +230,7 @@ async def test_delivery_reads_events_and_may_say_only_that_a_webhook_is_gone(
             f"events.{W}.job.{ID}",
             f"commands.delivery.{W}.job.{ID}",
             f"commands.gateway.{W}.webhook.{ID}",
-            "dead.commands.job",
+            "dead.commands.job.0123456789abcdef0123456789abcdef",
             "retry.webhooks",
             "$JS.API.CONSUMER.CREATE.EVENTS.mine",
             "$JS.API.STREAM.INFO.COMMANDS",

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from finetrail.client import EvaluationSummary
-from finetrail.client.models import Scores
+from finetrail.client.models import Majority, Scores
 from finetrail.render import Table, change, number, percent, points
 
 
@@ -12,7 +12,12 @@ def comparison(summary: EvaluationSummary, what: str) -> Table:
     where = f"{what}, on {summary.rows} held-out rows"
     if generated is not None and generated < summary.rows:
         where += f"; {generated} of them answered"
-    table = _language_comparison(summary) if summary.of_language_model else _comparison(summary)
+    if summary.majority is not None:
+        table = _table_comparison(summary, summary.majority)
+    elif summary.of_language_model:
+        table = _language_comparison(summary)
+    else:
+        table = _comparison(summary)
     return replace(table, title=where)
 
 
@@ -27,6 +32,34 @@ def _comparison(summary: EvaluationSummary) -> Table:
         ("", "accuracy", "F1", "precision", "recall", "time a text"),
         rows,
         note=f"{_concluded(summary)}. Base is the frozen encoder with logistic regression.",
+    )
+
+
+def _table_comparison(summary: EvaluationSummary, majority: Majority) -> Table:
+    regression = summary.base != majority.scores  # which is evaluated itself otherwise
+    rows = [
+        (*_scores(f"always {majority.label}", majority.scores), ""),
+        *([(*_scores("base", summary.base), _loss(summary.base))] if regression else []),
+        (*_scores("trained", summary.fine_tuned), _loss(summary.fine_tuned)),
+        *(
+            (
+                one.label,
+                f"{one.rows} rows",
+                number(one.f1),
+                number(one.precision),
+                number(one.recall),
+                "",
+                "",
+            )
+            for one in summary.by_class
+        ),
+    ]
+    base = "logistic regression" if regression else "the commonest class"
+    beside = f" Beside the commonest class: p = {majority.p_value:.3g}, {majority.verdict}."
+    return Table(
+        ("", "accuracy", "F1", "precision", "recall", "time a row", "loss"),
+        rows,
+        note=f"{_concluded(summary)}. Base is {base}.{beside if regression else ''}",
     )
 
 
@@ -90,6 +123,10 @@ def _scores(name: str, scores: Scores) -> tuple[str, ...]:
         number(scores.recall),
         _latency(scores),
     )
+
+
+def _loss(scores: Scores) -> str:
+    return "" if scores.loss is None else number(scores.loss)
 
 
 def _latency(scores: Scores) -> str:

@@ -5,13 +5,28 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from finetrail.cli.options import AsOf, Json, Key, LabelColumn, Minutes, RowKind, TextColumn, Url
+from finetrail.cli.options import (
+    AsOf,
+    Categorical,
+    Group,
+    Ignored,
+    Json,
+    Key,
+    LabelColumn,
+    Minutes,
+    Numeric,
+    RowKind,
+    TableName,
+    Target,
+    TextColumn,
+    Url,
+)
 
 if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
     from finetrail.client import Dataset
 
 app = typer.Typer(
-    help="Upload labelled texts or conversations and look at them.", no_args_is_help=True
+    help="Upload labelled texts, conversations or tables and look at them.", no_args_is_help=True
 )
 
 DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's id.")]
@@ -30,11 +45,20 @@ def upload(
     person: Annotated[
         str | None, typer.Option(help="Id of the person whom all the rows are of.")
     ] = None,
+    schema: TableName = None,
+    target: Target = None,
+    numeric: Numeric = None,
+    categorical: Categorical = None,
+    group: Group = None,
+    ignored: Ignored = None,
     url: Url = None,
     key: Key = None,
     json: Json = False,
 ) -> None:
-    """Upload a file. Every line that cannot be read is named, and then nothing is kept."""
+    """Upload a file. Every line that cannot be read is named, and then nothing is kept.
+
+    To say what a column is for makes it a table of numbers and categories.
+    """
     from finetrail.cli import dataset_views, session, views
 
     with session.connected(url, key) as client:
@@ -46,6 +70,12 @@ def upload(
             text_column=text,
             label_column=label,
             person_id=person,
+            schema=schema,
+            target=target,
+            numeric=numeric,
+            categorical=categorical,
+            group=group,
+            ignored=ignored,
         )
     views.write(made, json, dataset_views.dataset)
 

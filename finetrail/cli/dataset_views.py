@@ -3,6 +3,7 @@
 from typing import Any
 
 from finetrail.client import Dataset
+from finetrail.client.models import Cleaning
 from finetrail.render import Table, facts, size
 
 FORGOTTEN = "(forgotten)"
@@ -45,6 +46,7 @@ def dataset(one: Dataset) -> Table:
             ("duplicates", str(one.duplicate_rows or "")),
             ("contradictions", str(one.conflicting_texts or "")),
             ("columns", f"{columns} ({one.format})"),
+            *_table(one),
             ("size", size(one.size)),
             ("sha256", one.sha256),
             *(
@@ -56,7 +58,13 @@ def dataset(one: Dataset) -> Table:
 
 
 def rows(found: list[dict[str, Any]]) -> Table:
-    """A text and its label a line, or a message of a conversation a line."""
+    """A text and its label a line, a row of a table a line, or a message of a conversation a line."""
+    if found and "values" in found[0]:
+        names = list(found[0]["values"])
+        return Table(
+            ("line", *names, "label"),
+            [(str(row["line"]), *_cells(row["values"], names), row["label"]) for row in found],
+        )
     if any("messages" in row for row in found):
         return Table(
             ("line", "role", "", "message"), [line for row in found for line in _said(row)]
@@ -81,7 +89,37 @@ def _said(row: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def _table(one: Dataset) -> list[tuple[str, str]]:
+    """What the columns of a table are for, and what was cleaned."""
+    schema, report = one.table_schema, one.table_report
+    if schema is None:
+        return []
+    told = [("target", f"{schema.target}: {schema.target_why}")]
+    told += [(f"{each.role}", f"{each.name}: {each.why}") for each in schema.columns]
+    if report is None:
+        return told
+    told.append(("cleaned", f"{report.cleaned} values"))
+    told += [
+        (f"line {each.line}", f"{each.column}: {each.was!r} became {_became(each)} ({each.why})")
+        for each in report.first
+    ]
+    told += [("missing", f"{name}: {count} values") for name, count in report.missing.items()]
+    told.append(("groups", f"{report.groups}, the largest of {report.largest_group} rows"))
+    return told
+
+
+def _became(each: Cleaning) -> str:
+    return "missing" if each.became is None else repr(each.became)
+
+
+def _cells(values: dict[str, Any], names: list[str]) -> list[str]:
+    shown = ("–" if values.get(name) is None else values[name] for name in names)
+    return [f"{each:g}" if isinstance(each, float) else str(each) for each in shown]
+
+
 def _holds(one: Dataset) -> str:
+    if one.table_schema is not None:
+        return f"{len(one.labels)} classes"
     if one.kind == "classification":
         return f"{len(one.labels)} labels"
     return "" if one.messages is None else f"{one.messages} messages"

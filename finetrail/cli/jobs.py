@@ -31,13 +31,14 @@ def train(
     text: TextColumn = None,
     label: LabelColumn = None,
     method: Annotated[
-        Literal["sequence_classification", "sft"] | None,
+        Literal["sequence_classification", "sft", "tabular"] | None,
         typer.Option(help="What suits the rows if left out.", rich_help_panel=TUNING),
     ] = None,
     base_model: Annotated[
         str | None,
         typer.Option(
-            help="`finetrail/minilm`, `finetrail/tiny`, a hub id or a folder.",
+            help="`finetrail/minilm`, `finetrail/tiny`, a hub id or a folder; of a table "
+            "`finetrail/gradient-boosting`, `finetrail/mlp` or `finetrail/logistic-regression`.",
             rich_help_panel=TUNING,
         ),
     ] = None,

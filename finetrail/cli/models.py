@@ -3,17 +3,19 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from finetrail.cli.options import AsOf, Json, Key, Minutes, ModelName, Url, VersionNumber
 
+if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is quick
+    from finetrail.client import Prediction
+
 PANEL: Final = "Models"
 VersionFile = Annotated[
     str | None, typer.Option("--file", help="One file, by its name in the ZIP; else the ZIP.")
 ]
-BATCH: Final = 32  # texts a request, so that answers come while a long file is read
 
 
 def register(app: typer.Typer) -> None:
@@ -80,8 +82,16 @@ def activate(
 def predict(
     name: ModelName,
     texts: Annotated[
-        list[str], typer.Argument(metavar="TEXT...", help="Texts; `-` reads them from lines.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="Texts; `-` reads them from lines."),
+    ] = None,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(metavar="A=1,B=x", help="A row of a table, once or more often."),
+    ] = None,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Rows of a table: CSV with a header.")
+    ] = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="The one in service if left out.")
     ] = None,
@@ -89,22 +99,30 @@ def predict(
     key: Key = None,
     json: Json = False,
 ) -> None:
-    """Ask a model for the label of each text."""
-    from finetrail.cli import session, views
+    """Ask a model for the label of each text, or of each row of a table."""
+    from finetrail.cli import predicting, session, views
     from finetrail.cli.exits import UsageProblem
     from finetrail.render import write_json
 
-    answered = []
+    tabular = bool(row) or rows is not None
+    if texts and tabular:
+        raise UsageProblem("texts or rows, not both")
+    answered: list[tuple[str, Prediction]] = []
     with session.connected(url, key) as client:
-        for batch in _batches(_texts(texts)):
-            found = list(zip(batch, client.predict(name, batch, version=version), strict=True))
+        if tabular:
+            given = predicting.rows_of(row or [], rows)
+            batches = predicting.ask_rows(client, name, version, given)
+        else:
+            batches = predicting.ask_texts(client, name, version, _texts(texts or []))
+        for found in batches:
             answered += found
             if not json:
                 views.write(found, as_json=False, view=views.predictions)
     if not answered:
-        raise UsageProblem("there is no text to predict")
+        raise UsageProblem("there is nothing to predict: give a text, --row or --rows")
     if json:
-        said = [{"text": text, **each.model_dump()} for text, each in answered]
+        what = "row" if tabular else "text"
+        said = [{what: text, **each.model_dump()} for text, each in answered]
         write_json({"model": name, "predictions": said})
 
 
@@ -212,14 +230,3 @@ def _texts(given: list[str]) -> Iterator[str]:
             yield from (line.strip() for line in sys.stdin if line.strip())
         else:
             yield text
-
-
-def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

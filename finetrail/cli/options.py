@@ -37,7 +37,7 @@ Json = Annotated[
     ),
 ]
 RowKind = Annotated[
-    Literal["classification", "chat", "instruction", "prompt_completion"] | None,
+    Literal["classification", "chat", "instruction", "prompt_completion", "tabular"] | None,
     typer.Option("--kind", help="What a row holds; told by the first one if left out."),
 ]
 TextColumn = Annotated[
@@ -47,6 +47,35 @@ TextColumn = Annotated[
 LabelColumn = Annotated[
     str | None,
     typer.Option("--label", help="Column or key of the label or answer; found if left out."),
+]
+TABLE: Final = "Tables"
+TableName = Annotated[
+    Literal["diabetes"] | None,
+    typer.Option("--schema", help="A schema that is known by name.", rich_help_panel=TABLE),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(help="The column to tell; found if left out.", rich_help_panel=TABLE),
+]
+Numeric = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Columns of numbers.", rich_help_panel=TABLE),
+]
+Categorical = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Columns of categories.", rich_help_panel=TABLE),
+]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Columns whose equal values keep rows together, such as a patient's number.",
+        rich_help_panel=TABLE,
+    ),
+]
+Ignored = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Columns that are not used.", rich_help_panel=TABLE),
 ]
 Minutes = Annotated[
     int | None,

@@ -1,5 +1,8 @@
 """Uploaded data."""
 
+import csv
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,8 @@ from finetrail.client.downloads import check_hash, download
 from finetrail.client.files import Report, content_type, pieces
 from finetrail.client.models import Dataset, Link
 from finetrail.client.transport import API, json_object
+
+Columns = str | Sequence[str] | None  # of a table: names parted by commas, or a list of them
 
 
 class DatasetCalls(Calls):
@@ -21,6 +26,12 @@ class DatasetCalls(Calls):
         text_column: str | None = None,
         label_column: str | None = None,
         person_id: str | None = None,
+        schema: str | None = None,
+        target: str | None = None,
+        numeric: Columns = None,
+        categorical: Columns = None,
+        group: Columns = None,
+        ignored: Columns = None,
         on_progress: Report | None = None,
     ) -> Dataset:
         """Stream a file to the server and return the dataset it made of it.
@@ -28,8 +39,14 @@ class DatasetCalls(Calls):
         Args:
             path: CSV or JSON Lines.
             name: The file's own name without its ending, if none is given.
-            kind: classification, chat, instruction or prompt_completion; told by the first row if
-                none is given, but a chosen column then means a classification.
+            kind: classification, chat, instruction, prompt_completion or tabular; told by the first
+                row if none is given, but a chosen column then means a classification, and what
+                follows a table.
+            schema: Of a table: the name of a schema that the server knows, such as diabetes.
+            target: Of a table: the column to tell.
+            numeric: Of a table: columns of numbers, in a list or parted by commas; likewise
+                ``categorical``, ``group`` (equal values keep rows together) and ``ignored``. What is
+                not named is told by what stands in it.
             person_id: Whom all the rows are of; they are deleted when that person is forgotten.
             on_progress: Called with bytes sent and bytes in all.
 
@@ -49,6 +66,12 @@ class DatasetCalls(Calls):
                 "text_column": text_column,
                 "label_column": label_column,
                 "person_id": person_id,
+                "schema": schema,
+                "target": target,
+                "numeric": _names(numeric),
+                "categorical": _names(categorical),
+                "group": _names(group),
+                "ignored": _names(ignored),
             },
             body=lambda: pieces(file, size, on_progress),
             headers={"Content-Type": content_type(file), "Content-Length": str(size)},
@@ -86,3 +109,12 @@ class DatasetCalls(Calls):
 
     def delete_dataset(self, dataset_id: str) -> None:
         self._delete(f"/datasets/{part(dataset_id)}")
+
+
+def _names(columns: Columns) -> str | None:
+    """As one line of CSV, so that a name may hold a comma."""
+    if columns is None or isinstance(columns, str):
+        return columns
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(columns)
+    return line.getvalue()

@@ -25,6 +25,42 @@ class ExampleMessage(_Answer):
     supervised: bool  # whether it is learned
 
 
+class TableColumn(_Answer):
+    name: str
+    role: str  # numeric, categorical, group or ignored
+    why: str
+    categories: list[str] = []
+
+
+class TableSchema(_Answer):
+    """How the rows of a table are read."""
+
+    target: str
+    target_why: str
+    classes: list[str]
+    spellings: dict[str, str] = {}
+    columns: list[TableColumn]
+
+
+class Cleaning(_Answer):
+    """A value that is read otherwise than it stands; None is missing."""
+
+    line: int
+    column: str
+    was: str
+    became: str | None = None
+    why: str
+
+
+class TableReport(_Answer):
+    cleaned: int  # values; the first hundred are listed
+    by_reason: dict[str, int] = {}
+    first: list[Cleaning] = []
+    missing: dict[str, int] = {}  # by column
+    groups: int = 0  # of rows that are not parted
+    largest_group: int = 0
+
+
 class Dataset(_Answer):
     id: str
     name: str | None  # None: whom it was of is forgotten
@@ -42,6 +78,8 @@ class Dataset(_Answer):
     messages: int | None = None  # of all conversations
     supervised_messages: int | None = None
     example: list[ExampleMessage] = []
+    table_schema: TableSchema | None = None  # of a table
+    table_report: TableReport | None = None  # of a table that was validated
     message: str | None = None  # why it was rejected
     person_id: str | None = None  # whom all its rows are of
     created_at: datetime | None = None
@@ -184,6 +222,25 @@ class Scores(_Answer):
     exact_match: float | None = None  # generated answers that equal the expected one
     perplexity: float | None = None  # per supervised token, of a language model
     bits_per_byte: float | None = None  # of the answers' UTF-8; less is better
+    loss: float | None = None  # of a table: nats a row
+
+
+class Majority(_Answer):
+    """Always the commonest class of the training rows, and the fine-tuned one against it."""
+
+    label: str
+    scores: Scores
+    p_value: float
+    ci95: tuple[float, float]
+    verdict: Literal["better", "worse", "inconclusive"]
+
+
+class ClassScores(_Answer):
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    rows: int
 
 
 class Example(_Answer):
@@ -214,6 +271,8 @@ class EvaluationSummary(_Answer):
     examples: tuple[Example, ...] = ()
     seconds: float
     generated_rows: int | None = None  # of a language model: those it answered in its own words
+    majority: Majority | None = None  # of a table
+    by_class: tuple[ClassScores, ...] = ()  # of a table
 
     @property
     def of_language_model(self) -> bool:
@@ -264,6 +323,7 @@ class Link(_Answer):
 class Prediction(_Answer):
     label: str
     scores: dict[str, float] = {}  # softmax over all labels
+    missing: list[str] = []  # of a row of a table: columns that told nothing
 
     @property
     def confidence(self) -> float | None:

@@ -1,6 +1,6 @@
 """Models, their versions and evaluations, and what they answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -74,6 +74,18 @@ class RegistryCalls(Calls):
     ) -> list[Prediction]:
         """One prediction a text, in order, by the version in service if none is named."""
         asked = without_none({"texts": list(texts), "version": version})
+        answer = self._post(f"/models/{part(name)}/predict", asked)
+        return [Prediction.model_validate(each) for each in answer["predictions"]]
+
+    def predict_rows(
+        self,
+        name: str,
+        rows: Sequence[Mapping[str, float | str | bool | None]],
+        *,
+        version: int | None = None,
+    ) -> list[Prediction]:
+        """One prediction a row of a table, in order; ``missing`` says which columns told nothing."""
+        asked = without_none({"rows": [dict(row) for row in rows], "version": version})
         answer = self._post(f"/models/{part(name)}/predict", asked)
         return [Prediction.model_validate(each) for each in answer["predictions"]]
 

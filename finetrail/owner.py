@@ -75,7 +75,7 @@ def cli_key_file(settings: Settings) -> Path:
 
 async def _sealed(settings: Settings, holder: UUID, name: str) -> str:
     # Here, because the image of an agent loads this module and has no client of Postgres.
-    from adapters.postgres_person_keys import PostgresPersonKeys
+    from adapters.postgres_person_keys import PostgresPersonKeys  # noqa: PLC0415 - see above
 
     async with aclosing(PostgresPersonKeys(settings.postgres_dsn)) as keys:
         try:

@@ -11,9 +11,10 @@ from typing import Any
 
 import nats
 from nats.aio.client import Client
+from pydantic import SecretStr
 
 from finetrail.bootstrap import bootstrap_streams
-from finetrail.settings import NatsRole
+from finetrail.settings import NatsRole, PostgresSettings
 from finetrail.stack.nats_accounts import accounts
 from finetrail.stack.nats_config import OWN
 from finetrail.stack.nats_server import find_server, permissions
@@ -82,6 +83,10 @@ class NatsServer:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+
+
+# Where no database is: nothing but the keys of people is asked of it by the handlers.
+NO_POSTGRES = PostgresSettings(dsn=SecretStr("postgresql://nobody@127.0.0.1:1/none"))
 
 
 @asynccontextmanager

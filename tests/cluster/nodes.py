@@ -25,7 +25,7 @@ from finetrail.settings import (
 )
 from finetrail.stack.errors import StackError
 from finetrail.stack.nats_server import find_server
-from tests.infra import free_port
+from tests.infra import NO_POSTGRES, free_port
 
 READY_S = 180.0  # a node that was away reads its disk first, and two cores serve all three
 STREAMS = ("COMMANDS", "EVENTS")
@@ -77,6 +77,7 @@ class Cluster:
                 replicas=3,
                 **{role: NatsUser(user=role, password=role) for role in get_args(NatsRole)},
             ),
+            postgres=NO_POSTGRES,
             logs=LogSettings(archive_seconds=1),
             agent=AgentSettings(id=deployment.COMPOSE_AGENT),
         )

@@ -19,7 +19,7 @@ from domain.messages import Command, Envelope, Outcome, StreamId
 from finetrail.handlers import run_handlers
 from finetrail.settings import NatsSettings, Settings
 from tests import samples
-from tests.infra import NatsServer, nats_server
+from tests.infra import NO_POSTGRES, NatsServer, nats_server
 from tests.samples import AGENT
 
 pytestmark = pytest.mark.infra
@@ -37,7 +37,9 @@ class Post:
 async def post(tmp_path: Path) -> AsyncIterator[Post]:
     async with nats_server(tmp_path) as server:
         nc = await nats.connect(server.url, max_reconnect_attempts=-1, error_cb=_quiet)
-        settings = Settings(data_dir=tmp_path, nats=NatsSettings(url=server.url))
+        settings = Settings(
+            data_dir=tmp_path, nats=NatsSettings(url=server.url), postgres=NO_POSTGRES
+        )
         yield Post(server, nc, NatsCommandBus(nc), settings)
         await close(nc)
 

@@ -102,7 +102,7 @@ def test_each_role_is_given_what_it_needs_and_no_more(
     objects = {each for each in OURS if f"{PREFIX}BLOBS__S3__BUCKET" in environment_of(each)}
     pepper = {each for each in OURS if f"{PREFIX}GATEWAY__API_KEY_PEPPER" in environment_of(each)}
 
-    assert database == {"gateway", "projections", "delivery"}
+    assert database == {"gateway", "handlers", "projections", "delivery"}
     assert objects == {"gateway", "handlers", "agent"}
     assert pepper == {"gateway"}
 

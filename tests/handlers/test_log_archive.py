@@ -23,7 +23,7 @@ from finetrail.handlers import run_handlers
 from finetrail.settings import LogSettings, NatsSettings, NatsUser, Settings
 from gateway.log_archive import JobArchive, LogArchive
 from gateway.logs import log_topic, read_page
-from tests.infra import NatsServer, nats_server
+from tests.infra import NO_POSTGRES, NatsServer, nats_server
 
 pytestmark = [pytest.mark.infra, pytest.mark.timeout(60)]
 JOB, OTHER = UUID(int=1), UUID(int=2)
@@ -80,6 +80,7 @@ async def kept(tmp_path: Path) -> AsyncIterator[Kept]:
         settings = Settings(
             data_dir=tmp_path / "data",
             nats=NatsSettings(url=server.url, handlers=NatsUser(password="handlers")),
+            postgres=NO_POSTGRES,
             logs=LogSettings(archive_seconds=0.2),
         )
         nc = await server.connect("admin")

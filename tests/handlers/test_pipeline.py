@@ -30,7 +30,7 @@ from finetrail.handlers import run_handlers
 from finetrail.settings import NatsSettings, NatsUser, Settings
 from tests import samples
 from tests.handlers.scripted import ScriptedAgent, envelope
-from tests.infra import NatsServer, nats_server
+from tests.infra import NO_POSTGRES, NatsServer, nats_server
 
 pytestmark = pytest.mark.infra
 
@@ -159,7 +159,8 @@ async def handling(settings: Settings) -> AsyncIterator[None]:
 def of(server: NatsServer, folder: Path) -> Settings:
     """What handlers are told, and nothing that the machine's own environment says."""
     handlers = NatsUser(user="handlers", password=SecretStr("handlers"))
-    return Settings(data_dir=folder, nats=NatsSettings(url=server.url, handlers=handlers))
+    nats = NatsSettings(url=server.url, handlers=handlers)
+    return Settings(data_dir=folder, nats=nats, postgres=NO_POSTGRES)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from domain.base_models import BaseModelRecord
 from domain.blobs import BlobRef, FileEntry
 from domain.jobs.spec import JobSpec, Tuning
+from domain.placement import DEFAULT_POOL
 
 
 class _Message(BaseModel):
@@ -114,6 +115,7 @@ class Presence(_Message):
     memory_bytes: int
     methods: tuple[str, ...]
     draining: bool = False
+    pool: str = DEFAULT_POOL
     serving: Literal["starting", "ready"] = "ready"  # what is in service is warm, and it answers
 
 

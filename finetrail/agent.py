@@ -117,6 +117,7 @@ async def _build(
         machine=await asyncio.to_thread(this_machine, device),
         slots=settings.agent.training_slots,
         boot_id=uuid4(),
+        pool=settings.agent.pool,
     )
     return Agent(identity, link, NatsCommandBus(nc), workshop, Serving(config, blobs))
 

@@ -20,6 +20,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
+from domain.placement import DEFAULT_POOL, Pool
 from domain.subjects import token
 
 PREFIX: Final = "FINETRAIL_"
@@ -172,6 +173,7 @@ class AgentSettings(_Section):
     name: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     training_slots: int = Field(default=1, ge=1)
+    pool: Pool = DEFAULT_POOL
     threads: int | None = Field(default=None, ge=1)
     work_dir: Path | None = None
     seed_file: Path | None = None  # the private key of an agent that has joined

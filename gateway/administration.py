@@ -1,4 +1,4 @@
-"""Keys, agents and the queue over HTTP."""
+"""Keys and agents over HTTP."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -27,7 +27,6 @@ from gateway.people import require_remembered
 from gateway.sealing import Opened, Sealing
 from projections.access_keys import AccessKeyRow
 from projections.agents import AgentRow
-from projections.answers import QueueItem
 from projections.queries import Queries
 
 KEYRING_S: Final = 2.0  # the live copy of the log takes a millisecond; then the key counts
@@ -88,7 +87,7 @@ class HeldAttempt(msgspec.Struct):
 class Agent(msgspec.Struct):
     """A machine that trains, evaluates and serves.
 
-    `connected`, `last_seen`, `slots`, `holds` and `serving` are what it says itself every second.
+    `connected`, `last_seen`, `slots`, `pool`, `holds` and `serving` are what it says itself every second.
     """
 
     id: UUID
@@ -104,25 +103,11 @@ class Agent(msgspec.Struct):
     connected: bool | None
     last_seen: datetime | None
     slots: int | None
+    pool: str | None
     holds: list[HeldAttempt]
     serving: Literal["starting", "ready"] | None
     sequence: int
     note: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class Work(msgspec.Struct):
-    """A job or an evaluation that waits (with its position, from 1) or was given to an agent."""
-
-    work_id: UUID
-    kind: Literal["train", "evaluate"]
-    method: str
-    attempt: int
-    status: Literal["waiting", "assigned", "withdrawn"]
-    position: int | None
-    agent_id: str | None
-    reason: str | None
-    queued_at: datetime
-    assigned_at: datetime | None
 
 
 class KeyMaker:
@@ -250,18 +235,6 @@ class AgentsController(Controller):
         return agent_answer(await require_agent(queries, workspace, agent_id), fleet, done)
 
 
-class QueueController(Controller):
-    path = "/queue"
-    tags = ("agents",)
-
-    @get("/")
-    async def queue(
-        self, queries: NamedDependency[Queries], workspace: NamedDependency[str]
-    ) -> Page[Work]:
-        """What is assigned and what waits, in order of arrival, with the reason of each decision."""
-        return Page([_work(item) for item in await queries.queue(workspace)])
-
-
 async def opened_keys(sealing: Sealing, rows: Sequence[AccessKeyRow]) -> Opened:
     return await sealing.opened(
         [("key.name", row.name) for row in rows], [row.person_id for row in rows]
@@ -318,24 +291,9 @@ def agent_answer(row: AgentRow, fleet: Fleet | None, done: Done | None = None) -
         connected=(seen is not None and seen.connected) if fleet else None,
         last_seen=seen.at if seen else None,
         slots=seen.presence.slots if seen else None,
+        pool=seen.presence.pool if seen else None,
         holds=[HeldAttempt(one.work_id, one.attempt) for one in held],
         serving=seen.presence.serving if seen else None,
         sequence=row.sequence,
         note=note_of(done),
-    )
-
-
-def _work(item: QueueItem) -> Work:
-    row = item.row
-    return Work(
-        work_id=row.work_id,
-        kind=row.kind,
-        method=row.method,
-        attempt=row.attempt,
-        status=row.status,
-        position=item.position,
-        agent_id=row.agent_id,
-        reason=row.reason,
-        queued_at=row.queued_at,
-        assigned_at=row.assigned_at,
     )

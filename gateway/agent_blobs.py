@@ -94,8 +94,7 @@ class AgentBlobs:
         return known and await self._blobs.size(blob.sha256) == blob.size
 
     async def _works(self, agent_id: str) -> AsyncIterator[Work]:
-        for item in await self._queries.queue(self._workspace):
-            row = item.row
+        for row in (await self._queries.queue(self._workspace)).items:
             if row.status == "assigned" and row.agent_id == agent_id:
                 decider: Decider[Any, Any, Any] = jobs.decider
                 kind: Aggregate = "job"

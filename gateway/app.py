@@ -15,7 +15,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.types import ASGIApp, ControllerRouterHandler
 
 from gateway.addresses import Addresses
-from gateway.administration import AgentsController, KeyMaker, KeysController, QueueController
+from gateway.administration import AgentsController, KeyMaker, KeysController
 from gateway.agent_blobs import AgentBlobs, AgentBlobsController, Uploads
 from gateway.as_of import Past, past_is_known, provide_listed, provide_shown
 from gateway.authentication import Middleware, access_control
@@ -63,6 +63,7 @@ from gateway.ports import (
 )
 from gateway.predicting import Predictor
 from gateway.problems import Problem, as_response
+from gateway.queueing import QueueController, Waits
 from gateway.request_statistics import RequestStatistics
 from gateway.schema_routes import PublishedController
 from gateway.sealing import Sealing
@@ -177,6 +178,7 @@ class Gateway:
                 max_bytes=config.max_upload_bytes,
             ),
             "fleet": self.presences,
+            "waits": Waits(queries, workspace),
             "joining": Joining(config.pepper, bus, workspace, config.nats_url, config.public_url),
             "uploads": Uploads(tickets, blobs),
             "linker": Linker(

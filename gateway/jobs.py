@@ -1,7 +1,7 @@
 """Jobs over HTTP: submit, watch, cancel."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
@@ -9,8 +9,10 @@ from litestar import Controller, Request, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody, QueryParameter
 
-from domain.jobs.commands import CancelJob, SubmitJob
+from domain.jobs.commands import CancelJob, ChangePriority, SubmitJob
 from domain.jobs.spec import BASE_MODELS, HyperparameterChoices, Method, SplitConfig
+from domain.placement import DEFAULT_PRIORITY, Needs
+from domain.subjects import NAME
 from gateway.as_of import Readable, Shown, missing
 from gateway.authentication import Principal
 from gateway.bodies import ModelName, Seed
@@ -18,6 +20,7 @@ from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, require_revision
 from gateway.hyperparameters import DEFAULTS, WHICH_METHOD
 from gateway.pages import Cursor, Limit, Page, decode_cursor, linked, page_of
+from gateway.queueing import Waiting, Waits
 from gateway.registry import BaseModelFacts, base_model_of
 from projections import answers
 from projections.jobs import EpochRow, JobStatus
@@ -25,6 +28,22 @@ from projections.metrics import StepRow
 from projections.queries import Queries
 
 Points = Annotated[int, QueryParameter(ge=2, le=5000, description="At most so many steps; the first and the last are among them.")]  # fmt: skip
+
+
+JobPriority = Annotated[
+    int, msgspec.Meta(ge=0, le=100, description="0 to 100; a higher one starts first.")
+]
+PoolName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=f"^{NAME}$(?!\\n)",
+        description="Agents of this pool alone may run it; any if left out.",
+    ),
+]
+NEEDS: Final = (
+    "What an agent must have to run it: `accelerator` is `cpu`, `gpu` or a part of its name, "
+    "`memory_bytes` the least that the accelerator has."
+)
 
 
 class SubmitBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,6 +70,13 @@ class SubmitBody(msgspec.Struct, forbid_unknown_fields=True):
         HyperparameterChoices()
     )
     seed: Seed = 0
+    priority: JobPriority = DEFAULT_PRIORITY
+    pool: PoolName | None = None
+    needs: Annotated[Needs, msgspec.Meta(description=NEEDS)] = Needs()
+
+
+class PriorityBody(msgspec.Struct, forbid_unknown_fields=True):
+    priority: JobPriority
 
 
 class Progress(msgspec.Struct):
@@ -106,7 +132,8 @@ class Job(msgspec.Struct):
     """A training job from its submission to its end.
 
     `method` and `base_model` are null while it is not decided what suits the dataset.
-    `base_model_record` and `supervision` are there once an attempt has started.
+    `base_model_record` and `supervision` are there once an attempt has started. `waiting` is there where
+    one job is read that is in the queue; lists and the past are without it.
     """
 
     id: UUID
@@ -123,6 +150,11 @@ class Job(msgspec.Struct):
     dataset_id: UUID
     test_dataset_id: UUID | None
     spec: dict[str, Any]
+    submitted_by: str
+    priority: int
+    pool: str | None
+    needs: dict[str, Any]
+    waiting: Waiting | None
     supervision: Supervision | None
     epochs: list[Epoch]
     error: Failure | None
@@ -197,15 +229,19 @@ class JobsController(Controller):
         job_id: FromPath[UUID],
         shown: NamedDependency[Shown],
         workspace: NamedDependency[str],
+        waits: NamedDependency[Waits],
     ) -> Response[Job]:
-        """One job with its progress and what each epoch came to.
+        """One job with its progress, what each epoch came to and, while it is queued, why it waits.
 
         With `as_of` the progress is what events told: without the steps since the last of them, and
         without speed and time left.
         """
         found = await require_job(shown.queries, workspace, job_id)
         epochs = await shown.queries.job_epochs(workspace, job_id)
-        return shown.answered(job_answer(found, epochs))
+        answer = job_answer(found, epochs)
+        if answer.status == "queued" and shown.queries.sequence is None:
+            answer.waiting = await waits.of(job_id)
+        return shown.answered(answer)
 
     @post("/{job_id:uuid}/cancel", status_code=202)
     async def cancel(
@@ -221,6 +257,24 @@ class JobsController(Controller):
         if if_match is not None:
             require_revision(if_match, (await require_job(queries, workspace, job_id)).row.sequence)
         done = await commands.send(caller, "job", job_id, CancelJob(job_id=job_id))
+        return job_answer(await require_job(queries, workspace, job_id), done=done)
+
+    @post("/{job_id:uuid}/priority", status_code=202)
+    async def change_priority(
+        self,
+        job_id: FromPath[UUID],
+        data: JSONBody[PriorityBody],
+        caller: NamedDependency[Caller],
+        commands: NamedDependency[Commands],
+        queries: NamedDependency[Queries],
+        workspace: NamedDependency[str],
+        if_match: IfMatch = None,
+    ) -> Job:
+        """Let it start earlier or later. What runs goes on; its next attempt has the new priority."""
+        if if_match is not None:
+            require_revision(if_match, (await require_job(queries, workspace, job_id)).row.sequence)
+        command = ChangePriority(job_id=job_id, priority=data.priority)
+        done = await commands.send(caller, "job", job_id, command)
         return job_answer(await require_job(queries, workspace, job_id), done=done)
 
     @get("/{job_id:uuid}/metrics")
@@ -255,6 +309,9 @@ def _submit(body: SubmitBody, job_id: UUID) -> SubmitJob:
         split=body.split,
         hyperparameters=body.hyperparameters,
         seed=body.seed,
+        priority=body.priority,
+        pool=body.pool,
+        needs=body.needs,
     )
 
 
@@ -278,6 +335,11 @@ def job_answer(
         dataset_id=row.dataset_id,
         test_dataset_id=row.test_dataset_id,
         spec=row.spec,
+        submitted_by=row.submitted_by,
+        priority=row.priority,
+        pool=row.pool,
+        needs=row.needs,
+        waiting=None,
         supervision=_supervision(row.supervision),
         epochs=[_epoch(epoch) for epoch in epochs or []],
         error=Failure(row.error_code or "", row.error_message or "") if failed else None,
@@ -339,6 +401,7 @@ def _step(row: StepRow) -> StepMetrics:
 
 def _as_asked(command: SubmitJob, done: Done) -> Job:
     """What will be there once it is decided, or once the read model is back."""
+    needs = command.needs.model_dump(mode="json")
     asked = {"dataset_id", "test_dataset_id", "split", "hyperparameters", "seed"}
     return Job(
         id=command.job_id,
@@ -355,6 +418,11 @@ def _as_asked(command: SubmitJob, done: Done) -> Job:
         dataset_id=command.dataset_id,
         test_dataset_id=command.test_dataset_id,
         spec=command.model_dump(mode="json", include=asked, exclude_none=True),
+        submitted_by="",
+        priority=command.priority,
+        pool=command.pool,
+        needs=needs,
+        waiting=None,
         supervision=None,
         epochs=[],
         error=None,

@@ -29,11 +29,19 @@ from domain.jobs.commands import (
     RecordEpoch,
     RecordStart,
     ReleaseJob,
+    SubmitJob,
 )
 from domain.messages import Command, Envelope
 from domain.model_versions.commands import RecordFailure, RecordReady, RegisterVersion
 from domain.models.commands import CreateModel, NumberVersion
-from domain.queues.commands import Assign, Enqueue, Withdraw
+from domain.queues.commands import (
+    Assign,
+    Enqueue,
+    OfferSlots,
+    Reprioritise,
+    Withdraw,
+    WithdrawSlots,
+)
 from domain.queues.queue import queue_id
 from domain.subjects import (
     DELIVERY_SOURCE,
@@ -59,7 +67,10 @@ REACTIONS_ONLY: Final = (
     RecordValidation,
     Enqueue,
     Assign,
+    Reprioritise,
     Withdraw,
+    OfferSlots,
+    WithdrawSlots,
     CreateModel,
     NumberVersion,
     RegisterVersion,
@@ -97,7 +108,7 @@ class Misaddressed(Rejected):
 
 
 def admit(envelope: Envelope[Command]) -> Command:
-    """Give the command as its sender may send it; an agent's report bears that agent's own id.
+    """Give the command as its sender may send it; who a report or a submission is from is not its word.
 
     Raises:
         ForbiddenSource, Misaddressed: It may not.
@@ -110,6 +121,8 @@ def admit(envelope: Envelope[Command]) -> Command:
         return command.model_copy(update={"agent_id": source})
     if not _may_send(command, source):
         raise ForbiddenSource(f"{source} may not send {type(command).__name__}")
+    if isinstance(command, SubmitJob):
+        return command.model_copy(update={"submitted_by": envelope.actor})
     return command
 
 

@@ -11,6 +11,7 @@ from domain.datasets.dataset import decider as datasets
 from domain.dead_letters.dead_letter import decider as dead_letters
 from domain.evaluations.evaluation import decider as evaluations
 from domain.job_logs.job_log import decider as job_logs
+from domain.jobs.commands import SubmitJob
 from domain.jobs.job import decider as jobs
 from domain.links.link import decider as links
 from domain.messages import Command, Decider, Envelope, Outcome
@@ -20,8 +21,10 @@ from domain.people.person import decider as people
 from domain.queues.queue import decider as queues
 from domain.subjects import AGGREGATES, Aggregate
 from domain.webhooks.webhook import decider as webhooks
+from handlers.admissions import Admissions
 from handlers.consume import Subscriber
 from handlers.execute import execute
+from handlers.follow_ups import queue_stream
 from handlers.histories import Histories
 from handlers.in_turn import InTurn
 from handlers.ports import Clock
@@ -50,11 +53,26 @@ class CommandDesk:
         self._histories = histories
         self._clock = clock
         self._turn = InTurn()
+        self._admissions = Admissions(histories)
 
     async def decide(self, envelope: Envelope[Command]) -> Outcome:
         async with self._turn(envelope.stream):
-            decider = DECIDERS[envelope.stream.aggregate]
-            return await execute(envelope, decider, self._histories, self._clock)
+            if isinstance(envelope.command, SubmitJob):
+                return await self._submit(envelope, envelope.command)
+            return await self._execute(envelope)
+
+    async def _submit(self, envelope: Envelope[Command], command: SubmitJob) -> Outcome:
+        """Submissions wait for each other, so that no two take the last place of a quota."""
+        async with self._turn(queue_stream(envelope.stream.workspace)):
+            told = await self._admissions.told(envelope, command)
+            outcome = await self._execute(told)
+            if outcome.status == "recorded":
+                self._admissions.admitted(envelope)
+            return outcome
+
+    async def _execute(self, envelope: Envelope[Command]) -> Outcome:
+        decider = DECIDERS[envelope.stream.aggregate]
+        return await execute(envelope, decider, self._histories, self._clock)
 
 
 def command_subscribers(broker: NatsBroker, inbox_prefix: bytes) -> list[Subscriber]:

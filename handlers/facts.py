@@ -15,8 +15,9 @@ from domain.model_versions import model_version as versions
 from domain.models.commands import ActivateModel
 from domain.people.person import Forgotten, PersonIsForgotten
 from domain.people.person import decider as people_decider
-from domain.queues.queue import Queue, queue_id
 from domain.queues.queue import decider as queue_decider
+from domain.queues.queue import queue_id
+from domain.queues.state import Queue
 from handlers.histories import Histories
 
 

@@ -1,10 +1,10 @@
 """What a reaction may lead to: a command, or a message for an agent; ids come from the event's."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from domain.jobs.events import JobSubmitted
+from domain.jobs.events import JobReprioritised, JobSubmitted
 from domain.jobs.spec import JobSpec
 from domain.messages import (
     Command,
@@ -17,12 +17,15 @@ from domain.messages import (
     follow_up_id,
 )
 from domain.models.commands import CreateModel
+from domain.placement import Placement
 from domain.queues.commands import Enqueue, Withdraw
 from domain.queues.events import WorkKind
 from domain.queues.queue import queue_id
 from domain.subjects import REACTION_SOURCE, derived_id
 from domain.work import Assignment, StopWork
 from handlers.ports import Blobs, EventStore, PersonKeys, Scan
+
+ENQUEUE: Final = "enqueue"  # the reaction that puts work into the queue
 
 E = TypeVar("E", bound=Event)
 S = TypeVar("S")
@@ -75,10 +78,39 @@ def create_model(cause: Recorded[Event], spec: JobSpec) -> FollowUp:
 
 
 def enqueue(
-    cause: Recorded[Event], kind: WorkKind, work_id: UUID, spec: JobSpec, attempt: int
+    cause: Recorded[Event],
+    kind: WorkKind,
+    work_id: UUID,
+    spec: JobSpec,
+    attempt: int,
+    placement: Placement,
 ) -> FollowUp:
-    work = Enqueue(work_id=work_id, kind=kind, method=spec.method, attempt=attempt)
-    return ask(cause, "enqueue", queue_stream(cause.stream.workspace), work)
+    work = Enqueue(
+        work_id=work_id,
+        kind=kind,
+        method=spec.method,
+        attempt=attempt,
+        user=placement.user,
+        priority=placement.priority,
+        pool=placement.pool,
+        needs=placement.needs,
+    )
+    return ask(cause, ENQUEUE, queue_stream(cause.stream.workspace), work)
+
+
+def placement_of(history: History[Event]) -> Placement:
+    """Who wants a job, how urgently by now, and where it may run."""
+    submitted = last(history, JobSubmitted).event
+    priority = submitted.priority
+    for recorded in history.events:
+        if isinstance(recorded.event, JobReprioritised):
+            priority = recorded.event.priority
+    return Placement(
+        user=submitted.submitted_by,
+        priority=priority,
+        pool=submitted.pool,
+        needs=submitted.needs,
+    )
 
 
 def withdraw(cause: Recorded[Event], work_id: UUID) -> FollowUp:

@@ -1,13 +1,12 @@
-"""Who gets work and whose lease is over: decided from what is known now, without asking anybody."""
+"""Who may get work and whose lease is over: decided from what is known now, without asking anybody."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from domain.queues.commands import Assign
-from domain.queues.events import WorkAssigned
-from domain.queues.queue import Queue
+from domain.queues.commands import OfferSlots, WithdrawSlots
+from domain.queues.state import Agent, Assigned
 from domain.work import Presence
 
 SILENT_S: Final = 10.0  # ten presences missed
@@ -43,38 +42,55 @@ class WorkView:
     method: str = ""  # known while it waits
 
 
-def next_assign(queue: Queue, agents: Sequence[AgentView]) -> Assign | None:
-    """Ask for work for the agent with the most free slots among those that could take any."""
-    wanted = {work.method for work in queue.waiting.values()}
-    held: dict[str, int] = {}
-    for work in queue.assigned.values():
-        held[work.agent_id] = held.get(work.agent_id, 0) + 1
+def fleet_changes(
+    known: Mapping[str, Agent], views: Mapping[str, AgentView]
+) -> list[OfferSlots | WithdrawSlots]:
+    """What the queue is to be told, so that it counts on those agents that can take work."""
+    changes: list[OfferSlots | WithdrawSlots] = []
+    for agent_id, view in views.items():
+        agent = known.get(agent_id)
+        reason = absence(view)
+        if reason is None and view.presence is not None:
+            offer = _offer(view.presence)
+            if agent is None or agent.away is not None or not _as_offered(agent, offer):
+                changes.append(offer)
+        elif reason is not None and agent is not None and (agent.away is None or view.revoked):
+            gone = WithdrawSlots(agent_id=agent_id, reason=reason, for_good=view.revoked)
+            changes.append(gone)
+    return changes
 
-    def free(presence: Presence) -> int:
-        return presence.slots - held.get(presence.agent_id, 0)
 
-    able = [
-        agent.presence
-        for agent in agents
-        if agent.presence is not None
-        and agent.active
-        and not agent.presence.draining
-        and agent.silent_s <= SILENT_S
-        and free(agent.presence) > 0
-        and wanted.intersection(agent.presence.methods)
-    ]
-    if not able:
-        return None
-    chosen = max(able, key=lambda presence: (free(presence), presence.agent_id))
-    return Assign(
-        agent_id=chosen.agent_id,
-        agent_name=chosen.name,
-        slots=chosen.slots,
-        methods=chosen.methods,
+def absence(agent: AgentView) -> str | None:
+    """Why an agent is given no work; None while it may be, or while it is too early to tell."""
+    if agent.revoked:
+        return "revoked"
+    if not agent.active:
+        return "draining"
+    if agent.silent_s > SILENT_S:
+        return f"silent for {agent.silent_s:.0f} s"
+    if agent.presence is not None and agent.presence.draining:
+        return "stopping"
+    return None
+
+
+def _offer(presence: Presence) -> OfferSlots:
+    return OfferSlots(
+        agent_id=presence.agent_id,
+        name=presence.name,
+        slots=presence.slots,
+        methods=presence.methods,
+        pool=presence.pool,
+        accelerator=presence.accelerator,
+        memory_bytes=presence.memory_bytes,
     )
 
 
-def doubtful(assigned: WorkAssigned, known: WorkView | None, agent: AgentView) -> bool:
+def _as_offered(agent: Agent, offer: OfferSlots) -> bool:
+    told = offer.model_dump(exclude={"type"})
+    return all(getattr(agent, name) == value for name, value in told.items())
+
+
+def doubtful(assigned: Assigned, known: WorkView | None, agent: AgentView) -> bool:
     """Whether the work itself must be looked at, or is known to be held as it should be."""
     if agent.revoked or known is None or known.claim is None or agent.presence is None:
         return True
@@ -84,7 +100,7 @@ def doubtful(assigned: WorkAssigned, known: WorkView | None, agent: AgentView) -
 
 
 def expiry_reason(
-    assigned: WorkAssigned,
+    assigned: Assigned,
     assigned_at: datetime,
     work: WorkView,
     agent: AgentView,

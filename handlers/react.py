@@ -6,7 +6,7 @@ from typing import Final, assert_never
 from domain.agents.events import AgentRevoked
 from domain.jobs.events import JobCancelled, JobFailed, JobInterrupted, JobSucceeded
 from domain.messages import Envelope, Event, Recorded
-from domain.queues.events import WorkQueued, WorkWithdrawn
+from domain.queues.events import PolicySet, WorkQueued, WorkReprioritised, WorkWithdrawn
 from domain.subjects import work_subject
 from handlers.follow_ups import FollowUp, Hand, World
 from handlers.in_turn import InTurn
@@ -16,7 +16,14 @@ from handlers.retries import Retries
 
 ENDING: Final = (JobSucceeded, JobFailed, JobCancelled)
 # A slot or some work has come free, or is about to.
-WAKING: Final = (WorkQueued, WorkWithdrawn, JobInterrupted, AgentRevoked)
+WAKING: Final = (
+    WorkQueued,
+    WorkReprioritised,
+    WorkWithdrawn,
+    PolicySet,
+    JobInterrupted,
+    AgentRevoked,
+)
 
 
 class Reactor:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from domain.access.events import KeyIssued
+from domain.agents.events import AgentRevoked
 from domain.datasets.events import DatasetRegistered
 from domain.evaluations import evaluation as evaluations
 from domain.evaluations.commands import RunEvaluation
@@ -23,18 +24,21 @@ from domain.jobs.events import (
     JobCancelled,
     JobFailed,
     JobInterrupted,
+    JobReprioritised,
     JobStarted,
     JobSubmitted,
     JobSucceeded,
 )
-from domain.messages import Command, Event, Recorded, StreamId
+from domain.messages import Command, Event, History, Recorded, StreamId
 from domain.model_versions.commands import RecordFailure, RecordReady, RegisterVersion
 from domain.model_versions.events import ModelReady, VersionRegistered
 from domain.models.commands import NumberVersion
 from domain.models.events import VersionNumbered
 from domain.people.events import PersonForgotten
+from domain.placement import Placement
+from domain.queues.commands import Reprioritise, WithdrawSlots
 from domain.queues.events import WorkAssigned
-from domain.subjects import derived_id
+from domain.subjects import REACTION_SOURCE, derived_id
 from domain.work import Assignment, EvaluateAssignment, TrainAssignment
 from handlers.follow_ups import (
     FollowUp,
@@ -46,6 +50,8 @@ from handlers.follow_ups import (
     fold,
     last,
     model_id,
+    placement_of,
+    queue_stream,
     spec_of,
     stop,
     withdraw,
@@ -84,14 +90,21 @@ async def _queue_job(recorded: Recorded[JobSubmitted], world: World) -> Sequence
     spec = recorded.event.spec
     return [
         create_model(recorded, spec),
-        enqueue(recorded, "train", recorded.event.job_id, spec, attempt=1),
+        enqueue(
+            recorded, "train", recorded.event.job_id, spec, 1, placement_of(History((recorded,)))
+        ),
     ]
 
 
 async def _queue_job_again(recorded: Recorded[JobInterrupted], world: World) -> Sequence[FollowUp]:
-    spec, _ = await spec_of(recorded.event.job_id, recorded.stream.workspace, world.store)
-    attempt = recorded.event.attempt + 1
-    return [enqueue(recorded, "train", recorded.event.job_id, spec, attempt)]
+    job_id, attempt = recorded.event.job_id, recorded.event.attempt + 1
+    spec, history = await spec_of(job_id, recorded.stream.workspace, world.store)
+    return [enqueue(recorded, "train", job_id, spec, attempt, placement_of(history))]
+
+
+async def _move_job(recorded: Recorded[JobReprioritised], _world: World) -> Sequence[FollowUp]:
+    moved = Reprioritise(work_id=recorded.event.job_id, priority=recorded.event.priority)
+    return [ask(recorded, "reprioritise", queue_stream(recorded.stream.workspace), moved)]
 
 
 async def _stop_job(recorded: Recorded[CancellationRequested], _world: World) -> Sequence[FollowUp]:
@@ -176,10 +189,11 @@ async def _evaluate(recorded: Recorded[ModelReady], _world: World) -> Sequence[F
 
 
 async def _queue_evaluation(
-    recorded: Recorded[EvaluationRequested], _world: World
+    recorded: Recorded[EvaluationRequested], world: World
 ) -> Sequence[FollowUp]:
     event = recorded.event
-    return [enqueue(recorded, "evaluate", event.evaluation_id, event.spec, attempt=1)]
+    placement = await _placement(recorded, world)
+    return [enqueue(recorded, "evaluate", event.evaluation_id, event.spec, 1, placement)]
 
 
 async def _queue_evaluation_again(
@@ -187,8 +201,23 @@ async def _queue_evaluation_again(
 ) -> Sequence[FollowUp]:
     event = recorded.event
     history = await world.store.read(recorded.stream)
-    spec = last(history, EvaluationRequested).event.spec
-    return [enqueue(recorded, "evaluate", event.evaluation_id, spec, event.attempt + 1)]
+    requested = last(history, EvaluationRequested)
+    spec, placement = requested.event.spec, await _placement(requested, world)
+    return [enqueue(recorded, "evaluate", event.evaluation_id, spec, event.attempt + 1, placement)]
+
+
+async def _placement(requested: Recorded[EvaluationRequested], world: World) -> Placement:
+    """Where its job may run; it is on the account of whoever asked for it, or else of the job's."""
+    stream = StreamId(requested.stream.workspace, "job", requested.event.job_id)
+    history = await world.store.read(stream)
+    asked_by_hand = requested.source != REACTION_SOURCE
+    placement = placement_of(history) if history.events else Placement(user=requested.actor)
+    return placement.model_copy(update={"user": requested.actor}) if asked_by_hand else placement
+
+
+async def _dismiss(recorded: Recorded[AgentRevoked], _world: World) -> Sequence[FollowUp]:
+    gone = WithdrawSlots(agent_id=str(recorded.event.agent_id), reason="revoked", for_good=True)
+    return [ask(recorded, "dismiss", queue_stream(recorded.stream.workspace), gone)]
 
 
 async def _withdraw_evaluation(
@@ -260,6 +289,7 @@ REACTIONS: Final[dict[type[Event], Reaction]] = {
     DatasetRegistered: _check_dataset,
     JobSubmitted: _queue_job,
     JobInterrupted: _queue_job_again,
+    JobReprioritised: _move_job,
     CancellationRequested: _stop_job,
     JobSucceeded: _number_version,
     JobFailed: _withdraw_job,
@@ -273,4 +303,5 @@ REACTIONS: Final[dict[type[Event], Reaction]] = {
     EvaluationFailed: _withdraw_evaluation,
     EvaluationCancelled: _withdraw_evaluation,
     WorkAssigned: _hand_over,
+    AgentRevoked: _dismiss,
 }

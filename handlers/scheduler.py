@@ -22,15 +22,23 @@ from domain.jobs import job as jobs
 from domain.jobs.commands import ExpireLease
 from domain.jobs.events import JobClaimed
 from domain.messages import Command, Envelope, Event, History, Outcome, Recorded, StreamId
-from domain.queues.commands import Enqueue, Withdraw
+from domain.queues.commands import Assign, Enqueue, Withdraw
 from domain.queues.events import QueueEvent, WorkAssigned
-from domain.queues.queue import Queue
 from domain.queues.queue import decider as queue_decider
+from domain.queues.ranking import choose
+from domain.queues.state import Assigned, Queue
 from domain.subjects import REACTION_SOURCE, Aggregate
 from domain.work import Presence
 from handlers.follow_ups import fold, queue_stream
 from handlers.histories import Histories
-from handlers.leases import AgentView, Claim, WorkView, doubtful, expiry_reason, next_assign
+from handlers.leases import (
+    AgentView,
+    Claim,
+    WorkView,
+    doubtful,
+    expiry_reason,
+    fleet_changes,
+)
 from handlers.ports import Clock, CommandBus, EventStore
 
 TICK_S: Final = 0.5
@@ -104,7 +112,10 @@ class Scheduler:
             self.connected()  # what agents said meanwhile is still to be read
 
     async def tick(self) -> None:
-        """Take back what is lost, then hand out what waits."""
+        """Learn who is there, take back what is lost, then hand out what waits."""
+        await self._refresh()
+        for change in fleet_changes(self._queue.ledger.agents, await self._agents()):
+            await self._send(queue_stream(self._workspace), change)
         await self._refresh()
         for assigned in list(self._queue.assigned.values()):
             try:
@@ -112,8 +123,8 @@ class Scheduler:
             except (UnknownType, ValueError):  # its log cannot be read; the others' can
                 _log.exception("%s cannot be looked after", assigned.work_id)
         self._forget()
-        while self._queue.waiting and (assign := next_assign(self._queue, await self._agents())):
-            outcome = await self._send(queue_stream(self._workspace), assign)
+        while self._queue.waiting and choose(self._queue):
+            outcome = await self._send(queue_stream(self._workspace), Assign())
             if outcome.status != "recorded":
                 return  # another process was first
             await self._refresh()
@@ -128,7 +139,7 @@ class Scheduler:
                 self._given[event.work_id] = recorded
             self._revision = recorded.sequence
 
-    async def _check(self, assigned: WorkAssigned) -> None:
+    async def _check(self, assigned: Assigned) -> None:
         known = self._works.get(assigned.work_id)
         revoked = await self._status(assigned.agent_id) == "revoked"
         agent = replace(self._agent(assigned.agent_id), revoked=revoked)
@@ -158,7 +169,7 @@ class Scheduler:
         )
         await self._send(self._stream(assigned), _expiry(assigned, reason), assigned.work_id)
 
-    async def _queue_stranded(self, assigned: WorkAssigned, work: WorkView) -> None:
+    async def _queue_stranded(self, assigned: Assigned, work: WorkView) -> None:
         """Queue the next attempt after all, when what should have done so was put aside."""
         since = self._stranded_since.setdefault(assigned.work_id, self._uptime())
         if self._uptime() - since < STRANDED_S:
@@ -172,7 +183,7 @@ class Scheduler:
         )
         await self._send(queue_stream(self._workspace), again, assigned.work_id)
 
-    async def _look(self, assigned: WorkAssigned) -> WorkView:
+    async def _look(self, assigned: Assigned) -> WorkView:
         history = await self._store.read(self._stream(assigned))
         state = (
             fold(history, jobs.decider)
@@ -193,16 +204,24 @@ class Scheduler:
                 method = state.requested.spec.method
                 return WorkView(state.attempt, ended=False, method=method)
 
-    def _agent(self, agent_id: str, *, active: bool = True) -> AgentView:
+    def _agent(self, agent_id: str) -> AgentView:
         now = self._uptime()
         presence, at = self._seen.get(agent_id, (None, self._listening_since))
-        return AgentView(presence, now - max(at, self._listening_since), active)
+        return AgentView(presence, now - max(at, self._listening_since))
 
-    async def _agents(self) -> list[AgentView]:
-        return [
-            self._agent(agent_id, active=await self._status(agent_id) == "active")
-            for agent_id in self._seen
-        ]
+    async def _agents(self) -> dict[str, AgentView]:
+        """Those that were heard of late, and those that the queue counts on."""
+        known = self._queue.ledger.agents
+        counted_on = {agent.agent_id for agent in known.values() if agent.away is None}
+        views: dict[str, AgentView] = {}
+        for agent_id in self._seen.keys() | counted_on:
+            view = self._agent(agent_id)
+            # The log is asked only where its answer makes a difference.
+            if self._queue.waiting or agent_id not in counted_on:
+                status = await self._status(agent_id)
+                view = replace(view, active=status == "active", revoked=status == "revoked")
+            views[agent_id] = view
+        return views
 
     async def _status(self, agent_id: str) -> str:
         stream = StreamId(self._workspace, "agent", UUID(agent_id))
@@ -223,7 +242,7 @@ class Scheduler:
         for work_id in self._given.keys() - self._queue.assigned.keys():
             del self._given[work_id]
 
-    def _stream(self, assigned: WorkAssigned) -> StreamId:
+    def _stream(self, assigned: Assigned) -> StreamId:
         kind: Aggregate = "job" if assigned.kind == "train" else "evaluation"
         return StreamId(self._workspace, kind, assigned.work_id)
 
@@ -250,7 +269,7 @@ class Scheduler:
         return outcome
 
 
-def _expiry(assigned: WorkAssigned, reason: str) -> Command:
+def _expiry(assigned: Assigned, reason: str) -> Command:
     if assigned.kind == "train":
         return ExpireLease(job_id=assigned.work_id, attempt=assigned.attempt, reason=reason)
     return ExpireEvaluationLease(

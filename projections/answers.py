@@ -5,12 +5,14 @@ from datetime import datetime
 from math import ceil
 from uuid import UUID
 
+from domain.queues.state import Assigned, Ledger, Queue
 from projections.access_keys import AccessKeyRow
 from projections.datasets import DatasetRow
 from projections.evaluations import EvaluationRow
 from projections.jobs import JobRow
 from projections.metrics import StepRow
 from projections.model_versions import VersionRow
+from projections.queue_ledger import QueueLedgerRow
 from projections.work_items import WorkItemRow
 
 
@@ -62,9 +64,30 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
-class QueueItem:
-    row: WorkItemRow
-    position: int | None  # from 1; None once it is assigned
+class QueueStanding:
+    """What is assigned and what waits, in order of arrival, and what decisions depend on beside it."""
+
+    items: list[WorkItemRow]
+    ledger: QueueLedgerRow | None  # None before anything has happened
+
+    @property
+    def sequence(self) -> int:
+        """Of the queue's last event."""
+        return self.ledger.sequence if self.ledger else 0
+
+    def queue(self) -> Queue:
+        """As the rules know it."""
+        works = [(row, row.work()) for row in self.items]
+        return Queue(
+            waiting={row.work_id: work for row, work in works if row.status == "waiting"},
+            assigned={
+                row.work_id: Assigned(work, row.agent_id or "")
+                for row, work in works
+                if row.status == "assigned"
+            },
+            arrivals=max((work.place for _, work in works), default=0),
+            ledger=self.ledger.ledger() if self.ledger else Ledger(),
+        )
 
 
 @dataclass(frozen=True, slots=True)

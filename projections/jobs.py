@@ -1,6 +1,6 @@
 """Where each job stands, as the log tells it; what telemetry adds is in `metrics`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -14,6 +14,7 @@ from domain.jobs.events import (
     JobClaimed,
     JobFailed,
     JobInterrupted,
+    JobReprioritised,
     JobStarted,
     JobSubmitted,
     JobSucceeded,
@@ -21,6 +22,7 @@ from domain.jobs.events import (
 )
 from domain.messages import Event, Recorded
 from domain.model_versions.events import VersionRegistered
+from domain.placement import DEFAULT_PRIORITY
 from projections import tables
 from projections.view import Key, View, as_json, changed, events_of, stream_key, types
 
@@ -69,6 +71,10 @@ class JobRow:
     evaluation_id: UUID | None = None  # the first one of its version
     started_at: datetime | None = None  # when it was first claimed
     ended_at: datetime | None = None
+    submitted_by: str = ""  # the actor
+    priority: int = DEFAULT_PRIORITY
+    pool: str | None = None
+    needs: dict[str, Any] = field(default_factory=dict)  # domain.placement.Needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,10 @@ def _submitted(event: JobSubmitted, recorded: Recorded[Event]) -> JobRow:
         status="queued",
         epochs=spec.hyperparameters.epochs,
         created_at=recorded.recorded_at,
+        submitted_by=event.submitted_by,
+        priority=event.priority,
+        pool=event.pool,
+        needs=event.needs.model_dump(mode="json"),
     )
 
 
@@ -171,6 +181,8 @@ def _lived(row: JobRow, recorded: Recorded[Event]) -> JobRow:
             return changed(row, checkpoint_step=event.checkpoint.step)
         case MicroBatchHalved() as event:
             return changed(row, micro_batch_tokens=event.micro_batch_tokens)
+        case JobReprioritised() as event:
+            return changed(row, priority=event.priority)
         case CancellationRequested():
             return changed(row, status="cancelling")
         case JobInterrupted() as event:

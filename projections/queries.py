@@ -14,14 +14,16 @@ from domain.queues.events import WorkQueued
 from domain.subjects import Aggregate
 from projections import tables as t
 from projections.access_keys import AccessKeyRow
-from projections.answers import Belongings, Job, QueueItem, Standing, with_progress
+from projections.answers import Belongings, Job, QueueStanding, Standing, with_progress
 from projections.changes import Changes
 from projections.datasets import DatasetRow
+from projections.durations import Durations, typical
 from projections.evaluations import EvaluationRow
 from projections.jobs import EpochRow, JobRow, JobStatus
 from projections.metrics import StepRow
 from projections.past import PastQueries, last_until
 from projections.positions import REGISTRY, Positions
+from projections.queue_ledger import QueueLedgerRow
 from projections.registry import (
     ReadModelUnavailable,
     RegistryQueries,
@@ -35,6 +37,7 @@ from projections.work_items import WorkItemRow
 STATEMENT_TIMEOUT_S: Final = 5  # a page is read in milliseconds; more means trouble
 CONNECT_TIMEOUT_S: Final = 5
 POOL_SIZE: Final = 10  # queries are short; this many at once keep two cores busy
+LATELY: Final = 100  # works, of whose time the next ones' is guessed
 POLL_S: Final = 0.25  # between looks at the checkpoint when no notification comes
 
 
@@ -243,14 +246,50 @@ class Queries(RegistryQueries):
             ),
         )
 
-    async def queue(self, workspace: str) -> list[QueueItem]:
-        """What is assigned and what waits, in order of arrival."""
-        table = t.work_item
-        mine = select(table).where(table.c.workspace == workspace, table.c.status != "withdrawn")
-        rows = await self._rows(WorkItemRow, mine.order_by(table.c.queued_sequence))
-        waiting = [row.work_id for row in rows if row.status == "waiting"]
-        positions = {work_id: place for place, work_id in enumerate(waiting, start=1)}
-        return [QueueItem(row, positions.get(row.work_id)) for row in rows]
+    async def queue(self, workspace: str) -> QueueStanding:
+        """What is assigned and what waits, and what decisions depend on, all at one moment."""
+        item, ledger = t.work_item, t.queue_ledger
+        live = select(item).where(item.c.workspace == workspace, item.c.status != "withdrawn")
+        its = select(ledger).where(ledger.c.workspace == workspace)
+        items, ledgers = await self._at_once(live.order_by(item.c.queued_sequence), its)
+        return QueueStanding(
+            [WorkItemRow(*tuple(record)) for record in items],
+            QueueLedgerRow(*tuple(ledgers[0])) if ledgers else None,
+        )
+
+    async def seconds_left(self, workspace: str) -> dict[UUID, float]:
+        """Of the jobs that run, what their attempts last said."""
+        job, step = t.job, t.job_progress
+        same = and_(step.c.workspace == job.c.workspace, step.c.job_id == job.c.id)
+        told = (
+            select(job.c.id, step.c.eta_s)
+            .join_from(job, step, same)
+            .where(job.c.workspace == workspace, job.c.status == "running")
+            .where(step.c.attempt == job.c.attempt)
+        )
+        return {row.id: row.eta_s for row in await self._all(told)}
+
+    async def durations(self, workspace: str) -> Durations:
+        """How long the last works of each method took, from their first claim to their end."""
+        job, evaluation = t.job, t.evaluation
+        took = func.extract("epoch", job.c.ended_at - job.c.started_at)
+        trained = select(job.c.method, took.label("took")).where(
+            job.c.workspace == workspace, job.c.status == "succeeded"
+        )
+        took = func.extract("epoch", evaluation.c.ended_at - evaluation.c.started_at)
+        evaluated = (
+            select(job.c.method, took.label("took"))
+            .join_from(
+                evaluation, job, and_(job.c.workspace == workspace, job.c.id == evaluation.c.job_id)
+            )
+            .where(evaluation.c.workspace == workspace, evaluation.c.status == "completed")
+        )
+        newest = job.c.created_sequence.desc()
+        latest = evaluation.c.created_sequence.desc()
+        return Durations(
+            train=typical(await self._rows(_timed, trained.order_by(newest).limit(LATELY))),
+            evaluate=typical(await self._rows(_timed, evaluated.order_by(latest).limit(LATELY))),
+        )
 
     async def position(self, name: str = REGISTRY) -> int:
         """Sequence of the last message that this projection has taken in; 0 before the first."""
@@ -286,6 +325,10 @@ class Queries(RegistryQueries):
                 return False
             await self._positions.moved(name, sequence, min(POLL_S, left))
         return True
+
+
+def _timed(method: str, seconds: float | None) -> tuple[str, float | None]:
+    return method, seconds
 
 
 def _with_newest_step(jobs: Select[Any]) -> Select[Any]:

@@ -1,6 +1,7 @@
 """Questions to the registry, about the tables as they are or as they were."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -20,7 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from domain.models.events import ModelActivated
 from projections import tables as t
@@ -75,17 +76,28 @@ class Asking:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def _all(self, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Row[Any]]:
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection]:
         try:
             async with self._engine.connect() as connection:
-                records: Sequence[Row[Any]] = (await connection.execute(query)).all()
-                return records
+                yield connection
         except ProgrammingError as error:
             if getattr(error.orig, "sqlstate", None) in _BEING_REPLACED:
                 raise ReadModelUnavailable("the read model has no tables yet") from error
             raise
         except _AWAY as error:
             raise ReadModelUnavailable(f"Postgres does not answer: {error}") from error
+
+    async def _all(self, query: Select[Any] | CompoundSelect[Any]) -> Sequence[Row[Any]]:
+        async with self._connection() as connection:
+            records: Sequence[Row[Any]] = (await connection.execute(query)).all()
+            return records
+
+    async def _at_once(self, *queries: Select[Any]) -> list[Sequence[Row[Any]]]:
+        """Several questions about the same moment."""
+        async with self._connection() as connection:
+            frozen = await connection.execution_options(isolation_level="REPEATABLE READ")
+            return [(await frozen.execute(query)).all() for query in queries]
 
     async def _rows(self, row: Callable[..., R], query: Select[Any]) -> list[R]:
         return [row(*record) for record in await self._all(query)]

@@ -133,6 +133,10 @@ job = Table(
     Column("evaluation_id", Uuid),
     Column("started_at", _Time),
     Column("ended_at", _Time),
+    Column("submitted_by", Text, nullable=False),
+    Column("priority", BigInteger, nullable=False),
+    Column("pool", Text),
+    Column("needs", JSONB, nullable=False),
     Index("job_by_age", "workspace", text("created_sequence DESC")),
     Index("job_by_status", "workspace", "status", text("created_sequence DESC")),
     Index("job_by_model", "workspace", "model", text("created_sequence DESC")),
@@ -311,6 +315,12 @@ work_item = Table(
     Column("status", Text, nullable=False),
     Column("agent_id", Text),
     Column("reason", Text),
+    Column("asked_by", Text, nullable=False),
+    Column("priority", BigInteger, nullable=False),
+    Column("pool", Text),
+    Column("accelerator", Text),
+    Column("memory_bytes", BigInteger),
+    Column("starts", BigInteger, nullable=False),
     Column("queued_sequence", BigInteger, nullable=False),
     Column("queued_at", _Time, nullable=False),
     Column("assigned_at", _Time),
@@ -320,6 +330,25 @@ work_item = Table(
         "queued_sequence",
         postgresql_where=text("status <> 'withdrawn'"),
     ),
+)
+
+# Of a workspace's queue, what decisions depend on beside the work itself; see `domain.queues.state`.
+queue_ledger = Table(
+    "queue_ledger",
+    metadata,
+    _workspace(),
+    Column("id", Uuid, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("policy", JSONB, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("starts", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("recent", JSONB, nullable=False),
+    Column("agents", JSONB, nullable=False),
+    Column("policy_sequence", BigInteger, nullable=False),
+    Column("policy_set_at", _Time),
+    Column("policy_set_by", Text),
 )
 
 access_key = Table(

@@ -9,6 +9,7 @@ from domain.base_models import BaseModelRecord
 from domain.blobs import FileEntry
 from domain.jobs.spec import DatasetRef, HyperparameterChoices, Method, SplitConfig, Tuning
 from domain.messages import Command
+from domain.placement import DEFAULT_PRIORITY, Needs, Pool, Priority
 from domain.subjects import Name
 from domain.work import Environment, Supervision, TrainingCheckpoint
 
@@ -21,8 +22,15 @@ class DatasetFacts(Command):
     message: str = ""
 
 
+class QueueFacts(Command):
+    """How many trainings of the submitter wait, and how many may."""
+
+    waiting: int
+    limit: int | None
+
+
 class SubmitJob(Command):
-    """The handler looks the datasets up and puts what it found into ``train`` and ``test``."""
+    """The handler looks datasets and queue up, and puts what it found into ``train``, ``test``, ``queue``."""
 
     type: Literal["SubmitJob"] = "SubmitJob"
     job_id: UUID
@@ -34,8 +42,21 @@ class SubmitJob(Command):
     split: SplitConfig = SplitConfig()
     hyperparameters: HyperparameterChoices = HyperparameterChoices()
     seed: int = Field(default=0, ge=0, lt=2**32)
+    priority: Priority = DEFAULT_PRIORITY
+    pool: Pool | None = None  # None: any
+    needs: Needs = Needs()
+    submitted_by: str = ""  # overwritten with the command's actor
     train: DatasetFacts | None = None
     test: DatasetFacts | None = None
+    queue: QueueFacts | None = None
+
+
+class ChangePriority(Command):
+    """Of a job that has not ended; what runs goes on, and its next attempt has the new one."""
+
+    type: Literal["ChangePriority"] = "ChangePriority"
+    job_id: UUID
+    priority: Priority
 
 
 class CancelJob(Command):
@@ -144,6 +165,7 @@ JobReport = (
 )
 JobCommand = (
     SubmitJob
+    | ChangePriority
     | CancelJob
     | ClaimJob
     | RecordStart

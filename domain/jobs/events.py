@@ -7,6 +7,7 @@ from domain.base_models import BaseModelRecord
 from domain.blobs import FileEntry
 from domain.jobs.spec import JobSpec, Tuning
 from domain.messages import Event
+from domain.placement import DEFAULT_PRIORITY, Needs
 from domain.work import Environment, Supervision, TrainingCheckpoint
 
 
@@ -14,6 +15,16 @@ class JobSubmitted(Event):
     type: Literal["JobSubmitted"] = "JobSubmitted"
     job_id: UUID
     spec: JobSpec
+    submitted_by: str = ""  # empty where that was not recorded
+    priority: int = DEFAULT_PRIORITY
+    pool: str | None = None
+    needs: Needs = Needs()
+
+
+class JobReprioritised(Event):
+    type: Literal["JobReprioritised"] = "JobReprioritised"
+    job_id: UUID
+    priority: int
 
 
 class JobClaimed(Event):
@@ -122,6 +133,7 @@ class JobCancelled(Event):
 
 JobEvent = (
     JobSubmitted
+    | JobReprioritised
     | JobClaimed
     | JobStarted
     | EpochCompleted

@@ -8,6 +8,7 @@ from domain.base_models import BaseModelRecord
 from domain.errors import NotFound, NotYours, Rejected, StaleAttempt
 from domain.jobs.commands import (
     CancelJob,
+    ChangePriority,
     ClaimJob,
     CompleteJob,
     DatasetFacts,
@@ -31,6 +32,7 @@ from domain.jobs.events import (
     JobEvent,
     JobFailed,
     JobInterrupted,
+    JobReprioritised,
     JobStarted,
     JobSubmitted,
     JobSucceeded,
@@ -47,6 +49,7 @@ from domain.jobs.spec import (
 )
 from domain.jobs.table_fit import table_misfit, unknown_classes
 from domain.messages import Decider
+from domain.placement import DEFAULT_PRIORITY
 from domain.work import TrainingCheckpoint
 
 MAX_ATTEMPTS = 25  # machines die a few times in a long run; more than this is the job's own fault
@@ -76,6 +79,18 @@ class MethodUnfit(Rejected):
     code = "method_unfit"
 
 
+class QueueQuotaReached(Rejected):
+    """The submitter has as many trainings waiting as the policy of the queue lets one have."""
+
+    code = "queue_quota_reached"
+
+
+class JobHasEnded(Rejected):
+    """What is asked for makes a difference only while a job waits or runs."""
+
+    code = "job_has_ended"
+
+
 class NotStarted(Rejected):
     """The attempt reports a result before it has said what it runs on, which the version must state."""
 
@@ -96,6 +111,7 @@ class Progress:
     epoch: int = 0
     threads: int | None = None  # of the first attempt that started, like the base model
     base_model: BaseModelRecord | None = None
+    priority: int = DEFAULT_PRIORITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +144,15 @@ def decide(command: JobCommand, job: Job) -> Sequence[JobEvent]:
     if isinstance(command, SubmitJob):
         if not isinstance(job, Absent):
             raise JobExists(f"job {command.job_id} was submitted before")
-        return [JobSubmitted(job_id=command.job_id, spec=_spec(command))]
+        _check_quota(command)
+        return [_submitted(command)]
     if isinstance(job, Absent):
         raise NotFound(f"there is no job {command.job_id}")
     match command:
         case CancelJob():
             return _cancel(command, job)
+        case ChangePriority():
+            return _change_priority(command, job)
         case ExpireLease():
             if isinstance(job, Ended) or command.attempt != job.attempt:
                 return []  # that attempt is over already
@@ -165,7 +184,9 @@ def _cancel(command: CancelJob, job: Waiting | Running | Ended) -> Sequence[JobE
 def evolve(job: Job, event: JobEvent) -> Job:  # noqa: C901 - one row a fact
     match event, job:
         case JobSubmitted(), Absent():
-            return Waiting(Progress(event.spec), attempt=1)
+            return Waiting(Progress(event.spec, priority=event.priority), attempt=1)
+        case JobReprioritised(), (Waiting() | Running()):
+            return replace(job, progress=replace(job.progress, priority=event.priority))
         case JobClaimed(), Waiting():
             return Running(job.progress, event.attempt, event.agent_id, event.boot_id)
         case JobStarted(), Running():
@@ -262,6 +283,34 @@ def _facts(report: JobReport) -> dict[str, object]:
 def _stale(report: JobReport, job: Waiting | Running | Ended) -> str:
     now = f"it {job.status}" if isinstance(job, Ended) else f"attempt {job.attempt} is the live one"
     return f"attempt {report.attempt} of job {report.job_id} is over: {now}"
+
+
+def _submitted(command: SubmitJob) -> JobSubmitted:
+    return JobSubmitted(
+        job_id=command.job_id,
+        spec=_spec(command),
+        submitted_by=command.submitted_by,
+        priority=command.priority,
+        pool=command.pool,
+        needs=command.needs,
+    )
+
+
+def _check_quota(command: SubmitJob) -> None:
+    queue = command.queue
+    if queue is not None and queue.limit is not None and queue.waiting >= queue.limit:
+        raise QueueQuotaReached(
+            f"{queue.waiting} of your jobs wait and {queue.limit} may: submit this one again when "
+            "another has started or was cancelled"
+        )
+
+
+def _change_priority(command: ChangePriority, job: Waiting | Running | Ended) -> Sequence[JobEvent]:
+    if isinstance(job, Ended):
+        raise JobHasEnded(f"job {command.job_id} {job.status}; it waits for nothing")
+    if job.progress.priority == command.priority:
+        return []
+    return [JobReprioritised(job_id=command.job_id, priority=command.priority)]
 
 
 def _spec(command: SubmitJob) -> JobSpec:

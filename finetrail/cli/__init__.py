@@ -25,6 +25,7 @@ from finetrail.cli import (
     notifications,
     past,
     people,
+    queueing,
     rebuild,
     requests,
     roles,
@@ -68,6 +69,7 @@ app.add_typer(blobs.app, name="blobs")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(feed.app, name="feed")
+app.add_typer(queueing.app, name="queue", rich_help_panel="Look")
 app.add_typer(people.app, name="people")
 app.add_typer(log_chunks.app, name="log-chunks")
 app.add_typer(webhooks.app, name="webhooks")

@@ -2,6 +2,7 @@
 
 import sys
 
+from finetrail.cli import queue_views
 from finetrail.client import Job
 from finetrail.client.models import Supervision
 from finetrail.live import position
@@ -46,6 +47,7 @@ def job(one: Job) -> Table:
             *_base_model(one),
             ("status", one.status),
             ("error", f"{one.error.message} ({one.error.code})" if one.error else ""),
+            *_waiting(one),
             ("progress", position(one)),
             ("attempt", str(one.attempt or "")),
             ("dataset", one.dataset_id),
@@ -81,6 +83,10 @@ def write_supervision(one: Supervision) -> None:
         where = "in green" if sys.stdout.isatty() else "in ⟦ ⟧"
         sys.stdout.write(f"\nOne row as the model reads it; what it learns to say is {where}:\n")
         write_marked([(each.text, each.supervised) for each in one.example])
+
+
+def _waiting(one: Job) -> list[tuple[str, str]]:
+    return queue_views.waiting(one.waiting) if one.waiting else []
 
 
 def _base_model(one: Job) -> list[tuple[str, str]]:

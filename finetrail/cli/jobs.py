@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # loaded by the command that needs it, so that `--help` is qu
 
 PANEL = "Train"
 TUNING = "Training"
+QUEUE = "Queue"
 
 
 def register(app: typer.Typer) -> None:
@@ -62,6 +63,24 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of split and training.", rich_help_panel=TUNING)
     ] = None,
+    priority: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=100, help="50 if left out; a higher one starts first.", rich_help_panel=QUEUE
+        ),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(help="Only agents of this pool may run it.", rich_help_panel=QUEUE),
+    ] = None,
+    accelerator: Annotated[
+        str | None,
+        typer.Option(help="`cpu`, `gpu` or a part of its name.", rich_help_panel=QUEUE),
+    ] = None,
+    memory_gb: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="The least that the accelerator has.", rich_help_panel=QUEUE),
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Watch it to its end, evaluation and all.")
     ] = False,
@@ -82,6 +101,7 @@ def train(
         "max_length": max_length,
         "lora": lora or None,
     }
+    memory_bytes = None if memory_gb is None else int(memory_gb * 1e9)
     with session.connected(url, key) as client:
         job = client.submit_job(
             model,
@@ -92,6 +112,9 @@ def train(
             hyperparameters=without_none(tuned),
             split=None if seed is None else {"seed": seed},
             seed=seed,
+            priority=priority,
+            pool=pool,
+            needs=without_none({"accelerator": accelerator, "memory_bytes": memory_bytes}),
         )
         if not follow:
             job_views.write_job(job, json)

@@ -1,4 +1,4 @@
-"""`finetrail events`, `queue`: what happened, what waits."""
+"""`finetrail events`: what happened."""
 
 from itertools import chain
 from typing import Annotated, Final
@@ -11,8 +11,7 @@ PANEL: Final = "Look"
 
 
 def register(app: typer.Typer) -> None:
-    for command in (events, queue):
-        app.command(rich_help_panel=PANEL)(command)
+    app.command(rich_help_panel=PANEL)(events)
 
 
 def events(
@@ -53,12 +52,3 @@ def events(
                 write_json(event)
             else:
                 typer.echo(views.event_line(event))
-
-
-def queue(url: Url = None, key: Key = None, json: Json = False) -> None:
-    """Show what is assigned and what waits."""
-    from finetrail.cli import session, views
-
-    with session.connected(url, key) as client:
-        found = client.queue()
-    views.write(found, json, lambda some: views.records(some, "Nothing waits."))

@@ -14,6 +14,7 @@ from finetrail.client.monitoring import MonitoringCalls
 from finetrail.client.notifications import NotificationCalls
 from finetrail.client.past import PastCalls
 from finetrail.client.people import PeopleCalls
+from finetrail.client.queueing import QueueCalls
 from finetrail.client.registry import RegistryCalls
 from finetrail.client.transport import Transport
 from finetrail.client.webhooks import WebhookCalls
@@ -33,6 +34,7 @@ class Client(
     PeopleCalls,
     WebhookCalls,
     NotificationCalls,
+    QueueCalls,
 ):
     """A connection to one server as one API key; threads may share it.
 

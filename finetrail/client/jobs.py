@@ -34,6 +34,9 @@ class JobCalls(Calls):
         split: Mapping[str, object] | None = None,
         hyperparameters: Mapping[str, object] | None = None,
         seed: int | None = None,
+        priority: int | None = None,
+        pool: str | None = None,
+        needs: Mapping[str, object] | None = None,
     ) -> Job:
         """Ask for a new version of ``model``; what is left out takes the server's default."""
         asked = {
@@ -45,6 +48,9 @@ class JobCalls(Calls):
             "split": split,
             "hyperparameters": hyperparameters,
             "seed": seed,
+            "priority": priority,
+            "pool": pool,
+            "needs": needs or None,
         }
         return Job.model_validate(self._post("/jobs", without_none(asked)))
 

@@ -78,10 +78,6 @@ class LogCalls(Calls):
         """It is let in no more, for good; what it holds is given to others."""
         return self._post(f"/agents/{part(agent_id)}/revoke")
 
-    def queue(self) -> list[dict[str, Any]]:
-        """What is assigned and what waits, in order of arrival."""
-        return self._list("/queue")
-
     def keys(self, *, as_of: Point | None = None) -> list[dict[str, Any]]:
         return self._list("/keys", as_of=point(as_of))
 

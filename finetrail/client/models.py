@@ -145,6 +145,11 @@ class Job(_Answer):
     dataset_id: str
     test_dataset_id: str | None = None
     spec: dict[str, Any] = {}
+    submitted_by: str = ""
+    priority: int | None = None
+    pool: str | None = None
+    needs: dict[str, Any] = {}
+    waiting: dict[str, Any] | None = None  # why, while it waits in the queue
     supervision: Supervision | None = None  # of a language model, once an attempt has started
     epochs: list[dict[str, Any]] = []
     error: Failure | None = None

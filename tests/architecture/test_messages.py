@@ -8,12 +8,12 @@ from typing import Any, get_args
 
 import domain
 from domain.catalog import _COMMANDS, _EVENTS, COMMANDS, EVENTS
-from domain.jobs.commands import DatasetFacts
+from domain.jobs.commands import DatasetFacts, QueueFacts
 from domain.messages import Command, Event
 from handlers.reactions import REACTIONS
 
 GOLDEN = Path(__file__).parents[1] / "domain" / "golden"
-PARTS = {DatasetFacts}  # stand inside commands and are never sent
+PARTS = {DatasetFacts, QueueFacts}  # stand inside commands and are never sent
 
 
 def _all(base: type) -> set[type]:

@@ -11,10 +11,12 @@ from domain.catalog import EVENTS, UnknownType, decode_event
 HERE = Path(__file__).parent
 GOLDEN = sorted((HERE / "golden").glob("*.json"))
 LANGUAGE_MODELS = sorted((HERE / "golden_language_models").glob("*.json"))
+QUEUE = sorted((HERE / "golden_queue").glob("*.json"))
 TRAINING = sorted((HERE / "golden_training").glob("*.json"))
+ALL = GOLDEN + LANGUAGE_MODELS + QUEUE + TRAINING
 
 
-@pytest.mark.parametrize("path", GOLDEN + LANGUAGE_MODELS + TRAINING, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_a_payload_as_it_was_shipped_is_read_without_loss(path: Path) -> None:
     name, version = path.name.removesuffix(".json").split(".v")
 
@@ -51,7 +53,7 @@ def test_a_field_of_a_newer_writer_is_passed_over() -> None:
     assert event.model_dump() == {"type": "KeyRevoked", "key_id": "Ab3dEf7h"}
 
 
-@pytest.mark.parametrize("path", GOLDEN + LANGUAGE_MODELS + TRAINING, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)
 def test_fields_of_a_newer_writer_are_passed_over_however_deep_they_stand(path: Path) -> None:
     name, version = path.name.removesuffix(".json").split(".v")
     shipped = json.loads(path.read_bytes())

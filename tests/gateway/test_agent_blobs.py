@@ -9,6 +9,7 @@ from domain.blob_tickets import TicketQuestion
 from domain.blobs import BlobRef
 from domain.queues.commands import Assign, Enqueue
 from domain.queues.queue import queue_id
+from projections.answers import QueueStanding
 from tests.gateway.world import AGENT, W, World
 
 ME = str(AGENT)
@@ -32,9 +33,8 @@ async def given(world: World) -> BlobRef:
     work_id = UUID(job["id"])
     queued = Enqueue(work_id=work_id, kind="train", method="sequence_classification", attempt=1)
     await world.decide(queued, queue_id(W))
-    methods = ("sequence_classification",)
-    assign = Assign(agent_id=ME, agent_name="box", slots=1, methods=methods)
-    await world.decide(assign, queue_id(W))
+    await world.offered(UUID(ME))
+    await world.decide(Assign(), queue_id(W))
     dataset = await world.queries.dataset(W, UUID(job["dataset_id"]))
     assert dataset is not None
     return BlobRef(sha256=dataset.sha256, size=dataset.size, crc32=0)
@@ -54,8 +54,8 @@ async def test_what_a_lagging_read_model_does_not_know_yet_is_not_refused_for_go
     blob = await given(world)
     assert await ask(world, "GET", blob) == (True, False, "")
 
-    async def nothing_yet(_workspace: str) -> list[object]:
-        return []
+    async def nothing_yet(_workspace: str) -> QueueStanding:
+        return QueueStanding([], None)
 
     async def behind(*_: object, **__: object) -> bool:
         return False

@@ -42,15 +42,11 @@ async def claimed(world: World) -> Recorded[Any]:
     await world.enrolled()
     submitted = (await world.store.everything())[job["sequence"] - 1]
     first = queue_id(W)
-    work = {"kind": "train", "method": "sequence_classification", "attempt": 1}
+    work = {"kind": "train", "method": "sequence_classification", "attempt": 1, "priority": 90}
     queued = Enqueue(work_id=job_id, **work)
     await because(world, submitted, queued, first, "reaction")
-    assign = Assign(
-        agent_id=str(AGENT), agent_name="box", slots=9, methods=("sequence_classification",)
-    )
-    await because(world, None, assign, first, "reaction")  # what was queued before
-    again = assign.model_copy(update={"agent_name": "the box"})
-    assigned = await because(world, None, again, first, "reaction")
+    await world.offered(AGENT)
+    assigned = await because(world, None, Assign(), first, "reaction")
     claim = ClaimJob(job_id=job_id, attempt=1, boot_id="boot")
     return await because(world, assigned, claim, job_id, str(AGENT))
 

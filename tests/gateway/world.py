@@ -40,7 +40,7 @@ from domain.messages import Command, Envelope, Event, Outcome, Recorded, StreamI
 from domain.model_versions.commands import RecordReady, RegisterVersion
 from domain.models.commands import ActivateModel, CreateModel, NumberVersion
 from domain.models.events import ModelActivated
-from domain.queues.commands import Enqueue, Withdraw
+from domain.queues.commands import Enqueue, OfferSlots, Withdraw
 from domain.queues.events import WorkAssigned, WorkKind, WorkWithdrawn
 from domain.queues.queue import queue_id
 from domain.request_figures import RequestFigures
@@ -72,6 +72,7 @@ from projections import metrics as metric_rows
 from projections import model_versions as version_rows
 from projections import models as model_rows
 from projections import people as person_rows
+from projections import queue_ledger as ledger_rows
 from projections import timeline as event_rows
 from projections import webhooks as webhook_rows
 from projections import work_items as work_rows
@@ -80,11 +81,12 @@ from projections.answers import (
     Belongings,
     Evaluation,
     Job,
-    QueueItem,
+    QueueStanding,
     Version,
     with_progress,
 )
 from projections.changes import KINDS, Changed, Place
+from projections.durations import Durations, typical
 from projections.model_filter import ALL_MODELS, ModelFilter
 from projections.queries import Queries
 from projections.registry import ReadModelUnavailable
@@ -475,9 +477,18 @@ class MemoryQueries(Queries):
     async def agents(self, workspace: str) -> list[agent_rows.AgentRow]:
         return await self._fold(agent_rows.VIEW)
 
-    async def queue(self, workspace: str) -> list[QueueItem]:
-        rows = await self._fold(work_rows.VIEW)
-        return [QueueItem(row, place) for place, row in enumerate(rows, 1)]
+    async def queue(self, workspace: str) -> QueueStanding:
+        rows = [row for row in await self._fold(work_rows.VIEW) if row.status != "withdrawn"]
+        ledgers = await self._fold(ledger_rows.VIEW)
+        return QueueStanding(sorted(rows, key=lambda row: row.queued_sequence), *ledgers or [None])
+
+    async def seconds_left(self, workspace: str) -> dict[UUID, float]:
+        return {}
+
+    async def durations(self, workspace: str) -> Durations:
+        jobs = await self._fold(job_rows.VIEW)
+        took = [(row.method, row.ended_at - row.started_at) for row in jobs if row.ended_at]
+        return Durations(typical((method, span.total_seconds()) for method, span in took), {})
 
     async def keys(self, workspace: str) -> list[key_rows.AccessKeyRow]:
         return await self._fold(key_rows.VIEW)
@@ -875,6 +886,12 @@ class World:
         outputs = (await self._adapter())[0].blob
         result = RecordResult(evaluation_id=id_, attempt=1, summary=SUMMARY, outputs=outputs)
         await self.decide(result, id_, agent)
+
+    async def offered(self, agent_id: UUID = AGENT, **more: Any) -> None:
+        """Have the scheduler count on an agent."""
+        box = {"name": "box", "slots": 1, "accelerator": "cpu", "memory_bytes": 8_000_000_000}
+        about = box | {"methods": ("sequence_classification",)} | more
+        await self.decide(OfferSlots(agent_id=str(agent_id), **about), queue_id(W))
 
     async def enrolled(self) -> None:
         enrol = EnrolAgent(

@@ -1,18 +1,16 @@
 """Who gets work and whose lease is over, as a table."""
 
-from dataclasses import dataclass
-from uuid import UUID
+from dataclasses import dataclass, replace
 
 import pytest
 
-from domain.queues.events import WorkAssigned, WorkQueued
-from domain.queues.queue import Queue
+from domain.queues.state import Agent, Assigned, Work
 from domain.work import HeldWork, Presence
-from handlers.leases import AgentView, Claim, WorkView, doubtful, expiry_reason, next_assign
+from handlers.leases import AgentView, Claim, WorkView, doubtful, expiry_reason, fleet_changes
 from tests import samples
-from tests.samples import AGENT, JOB, METHOD, OTHER_AGENT, later, presence
+from tests.samples import AGENT, JOB, METHOD, later, presence
 
-ASSIGNED = WorkAssigned(work_id=JOB, kind="train", attempt=2, agent_id=str(AGENT), reason="first")
+ASSIGNED = Assigned(Work(JOB, "train", METHOD, attempt=2), str(AGENT))
 HELD = HeldWork(work_id=JOB, attempt=2)
 OLDER = HeldWork(work_id=JOB, attempt=1)
 
@@ -105,62 +103,46 @@ def test_the_log_is_asked_only_where_something_is_in_doubt(
     assert doubtful(ASSIGNED, known, AgentView(says, silent_s)) is expected
 
 
-def waiting(*works: UUID, method: str = METHOD) -> dict[UUID, WorkQueued]:
-    return {
-        work: WorkQueued(work_id=work, kind="train", method=method, attempt=1) for work in works
-    }
+KNOWN = Agent(
+    agent_id=str(AGENT),
+    name=presence().name,
+    slots=1,
+    methods=(METHOD,),
+    accelerator="cpu",
+    memory_bytes=8 * 1024**3,
+)
 
 
-def held_by(agent: UUID, *works: UUID) -> dict[UUID, WorkAssigned]:
-    return {
-        work: WorkAssigned(
-            work_id=work, kind="train", attempt=1, agent_id=str(agent), reason="first"
-        )
-        for work in works
-    }
-
-
-def chosen(queue: Queue, *agents: AgentView) -> str | None:
-    assign = next_assign(queue, agents)
-    return assign.agent_id if assign else None
-
-
-ONE = UUID(int=1)
-TWO = UUID(int=2)
-
-
-def test_nothing_is_asked_for_while_nothing_waits() -> None:
-    assert chosen(Queue(), AgentView(presence(), 0)) is None
-
-
-def test_an_agent_with_a_free_slot_is_given_work() -> None:
-    assert chosen(Queue(waiting(ONE)), AgentView(presence(), 0)) == str(AGENT)
+def told(known: Agent | None, view: AgentView) -> list[str]:
+    changes = fleet_changes({} if known is None else {known.agent_id: known}, {str(AGENT): view})
+    return [
+        f"{type(change).__name__} {getattr(change, 'reason', '')}".strip() for change in changes
+    ]
 
 
 @pytest.mark.parametrize(
-    "agent",
+    ("known", "view", "expected"),
     [
-        AgentView(None, 0),
-        AgentView(presence(), 11),
-        AgentView(presence(), 0, active=False),
-        AgentView(presence(draining=True), 0),
-        AgentView(presence(slots=0), 0),
-        AgentView(presence(methods=("other",)), 0),
+        (None, AgentView(presence(), 0), ["OfferSlots"]),
+        (KNOWN, AgentView(presence(), 0), []),
+        (KNOWN, AgentView(presence(slots=2), 0), ["OfferSlots"]),
+        (KNOWN, AgentView(presence(methods=("other",)), 0), ["OfferSlots"]),
+        (KNOWN, AgentView(presence(), 10), []),
+        (KNOWN, AgentView(presence(), 11), ["WithdrawSlots silent for 11 s"]),
+        (KNOWN, AgentView(None, 11), ["WithdrawSlots silent for 11 s"]),
+        (KNOWN, AgentView(None, 9), []),
+        (KNOWN, AgentView(presence(draining=True), 0), ["WithdrawSlots stopping"]),
+        (KNOWN, AgentView(presence(), 0, active=False), ["WithdrawSlots draining"]),
+        (KNOWN, AgentView(presence(), 0, active=False, revoked=True), ["WithdrawSlots revoked"]),
+        (replace(KNOWN, away="silent"), AgentView(presence(), 0), ["OfferSlots"]),
+        (replace(KNOWN, away="silent"), AgentView(presence(), 11), []),
+        (replace(KNOWN, away="silent"), AgentView(presence(), 0, active=False), []),
+        (None, AgentView(presence(), 0, active=False), []),
+        (None, AgentView(presence(), 11), []),
+        (None, AgentView(None, 0), []),
     ],
 )
-def test_an_agent_that_cannot_take_work_is_given_none(agent: AgentView) -> None:
-    assert chosen(Queue(waiting(ONE)), agent) is None
-
-
-def test_an_agent_without_a_free_slot_waits() -> None:
-    queue = Queue(waiting(ONE), held_by(AGENT, TWO))
-
-    assert chosen(queue, AgentView(presence(), 0)) is None
-    assert chosen(queue, AgentView(presence(slots=2), 0)) == str(AGENT)
-
-
-def test_the_agent_with_the_most_free_slots_is_asked_first() -> None:
-    queue = Queue(waiting(ONE), held_by(AGENT, TWO))
-    agents = (AgentView(presence(AGENT, slots=2), 0), AgentView(presence(OTHER_AGENT, slots=2), 0))
-
-    assert chosen(queue, *agents) == str(OTHER_AGENT)
+def test_the_queue_is_told_of_an_agent_only_what_it_does_not_know(
+    known: Agent | None, view: AgentView, expected: list[str]
+) -> None:
+    assert told(known, view) == expected

@@ -35,7 +35,7 @@ from domain.jobs.commands import (
 from domain.messages import Command, StreamId
 from domain.model_versions.commands import RecordFailure, RecordReady, RegisterVersion
 from domain.models.commands import ActivateModel, CreateModel, NumberVersion
-from domain.queues.commands import Assign, Enqueue, Withdraw
+from domain.queues.commands import Assign, Enqueue, OfferSlots, Withdraw
 from domain.queues.events import WorkKind
 from domain.queues.queue import queue_id
 from domain.subjects import Aggregate, derived_id
@@ -239,10 +239,20 @@ def _enqueue(t: Things, n: int, m: int) -> tuple[Command, Aggregate, UUID, str]:
     return command, "queue", t.queue, "reaction"
 
 
-def _assign(t: Things, n: int, m: int) -> tuple[Command, Aggregate, UUID, str]:
-    agent = str(t.id("agent", m))
-    command = Assign(agent_id=agent, agent_name="box", slots=n + 1, methods=(s.METHOD,))
+def _offer(t: Things, n: int, m: int) -> tuple[Command, Aggregate, UUID, str]:
+    command = OfferSlots(
+        agent_id=str(t.id("agent", m)),
+        name="box",
+        slots=n + 1,
+        methods=(s.METHOD,),
+        accelerator="cpu",
+        memory_bytes=8_000_000_000,
+    )
     return command, "queue", t.queue, "reaction"
+
+
+def _assign(t: Things, _: int, __: int) -> tuple[Command, Aggregate, UUID, str]:
+    return Assign(), "queue", t.queue, "reaction"
 
 
 def _withdraw(t: Things, n: int, m: int) -> tuple[Command, Aggregate, UUID, str]:
@@ -291,6 +301,7 @@ MAKES: Final[tuple[Make, ...]] = (
     _evaluation(ReleaseEvaluation, attempt=1, reason="stopped"),
     _evaluation(ExpireEvaluationLease, "reaction", attempt=1, reason="silent"),
     _enqueue,
+    _offer,
     _assign,
     _withdraw,
     _issue_key,
@@ -307,6 +318,7 @@ LIFE: Final[tuple[tuple[Make, int, int], ...]] = (
     (_create_model, 0, 0),
     (_submit, 0, 0),
     (_enqueue, 0, 0),
+    (_offer, 0, 0),
     (_assign, 0, 0),
     (_claim, 0, 0),
     (_start, 0, 0),

@@ -42,6 +42,7 @@ from domain.jobs.events import (
     JobClaimed,
     JobFailed,
     JobInterrupted,
+    JobReprioritised,
     JobStarted,
     JobSubmitted,
     JobSucceeded,
@@ -52,7 +53,16 @@ from domain.messages import Command, Envelope, Event, Recorded, StreamId, event_
 from domain.model_versions.events import ModelFailed, ModelReady, VersionRegistered
 from domain.models.events import ModelActivated, ModelCreated, VersionNumbered
 from domain.people.events import PersonAdded, PersonForgotten
-from domain.queues.events import WorkAssigned, WorkQueued, WorkWithdrawn
+from domain.queues.events import (
+    PolicySet,
+    SlotsOffered,
+    SlotsWithdrawn,
+    WorkAssigned,
+    WorkQueued,
+    WorkReprioritised,
+    WorkWithdrawn,
+)
+from domain.queues.policy import QueuePolicy
 from domain.queues.queue import queue_id
 from domain.sealing import Sealed
 from domain.subjects import telemetry_subject
@@ -449,6 +459,17 @@ def assigned(work: UUID, attempt: int = 1) -> WorkAssigned:
     )
 
 
+def slots_offered() -> SlotsOffered:
+    return SlotsOffered(
+        agent_id=str(AGENT),
+        name="a machine",
+        slots=1,
+        methods=("sequence_classification",),
+        accelerator="cpu",
+        memory_bytes=2**34,
+    )
+
+
 def withdrawn(work: UUID) -> WorkWithdrawn:
     return WorkWithdrawn(work_id=work, reason="it is over")
 
@@ -569,6 +590,11 @@ def _everything() -> list[Event]:
         *whole_life("four", end="cancelled"),
         *whole_life("five", model="other", end="succeeded", evaluation="cancelled"),
         *whole_life("six", end="running"),
+        JobReprioritised(job_id=id_of("job", "six"), priority=70),
+        WorkReprioritised(work_id=id_of("job", "six"), priority=70),
+        slots_offered(),
+        SlotsWithdrawn(agent_id=str(AGENT), reason="silent for 11 s"),
+        PolicySet(number=1, policy=QueuePolicy(patience=7)),
         version_numbered("seven", 3),
         version_registered("seven", 3),
         model_failed("seven"),

@@ -67,7 +67,7 @@ async def test_one_thing_is_found_by_its_id_in_its_workspace_only(
             *(await queries.datasets(w), await queries.jobs(w), await queries.models(w)),
             *(await queries.versions(w, model), await queries.evaluations(w)),
             *(await queries.events(w), await queries.agents(w), await queries.keys(w)),
-            *(await queries.queue(w), await queries.job_epochs(w, job)),
+            *((await queries.queue(w)).items, await queries.job_epochs(w, job)),
         ]
         for w in (W, "other")
     }
@@ -238,7 +238,7 @@ async def test_the_timeline_is_filtered(dsn: str, queries: Queries) -> None:
     assert of_nobody == []
 
 
-async def test_the_queue_shows_positions_of_what_waits(dsn: str, queries: Queries) -> None:
+async def test_the_queue_shows_what_is_live_in_order_of_arrival(dsn: str, queries: Queries) -> None:
     a, b, c, d = (h.id_of("job", name) for name in "abcd")
     await given(
         dsn,
@@ -248,7 +248,22 @@ async def test_the_queue_shows_positions_of_what_waits(dsn: str, queries: Querie
 
     queue = await queries.queue(W)
 
-    assert [(item.row.work_id, item.position) for item in queue] == [(a, None), (c, 1), (d, 2)]
+    assert [(row.work_id, row.status) for row in queue.items] == [
+        (a, "assigned"),
+        (c, "waiting"),
+        (d, "waiting"),
+    ]
+    assert queue.sequence == 6
+    assert queue.queue().ledger.starts == 1
+
+
+async def test_how_long_works_took_is_told_by_method(dsn: str, queries: Queries) -> None:
+    await given(dsn, *h.whole_life("one"), *h.whole_life("two", number=2))
+
+    durations = await queries.durations(W)
+
+    assert durations.train.keys() == durations.evaluate.keys() == {"sequence_classification"}
+    assert all(seconds > 0 for seconds in durations.train.values())
 
 
 async def test_waiting_for_a_sequence_returns_when_its_row_is_there(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -13,6 +14,8 @@ from domain.access.events import KeyRevoked
 from domain.agents.events import AgentDrained
 from domain.catalog import EVENTS
 from domain.messages import Event
+from domain.queues.queue import decider
+from domain.queues.waiting import explain
 from domain.telemetry import MetricsLogged
 from projections import (
     access_keys,
@@ -23,13 +26,15 @@ from projections import (
     metrics,
     model_versions,
     models,
+    queue_ledger,
     timeline,
     work_items,
 )
-from projections.answers import with_progress
+from projections.answers import QueueStanding, with_progress
 from projections.projection import registry
 from projections.view import Key, View, changed
 from tests import samples
+from tests.domain.test_queue_properties import asked, played
 from tests.projections import histories as h
 
 R = TypeVar("R")
@@ -44,6 +49,8 @@ BIRTHS = (
     "AgentEnrolled",
     "AgentInvited",
     "WorkQueued",
+    "SlotsOffered",
+    "PolicySet",
     "KeyIssued",
     "PersonAdded",
     "PersonForgotten",  # of who held a key that the log says nothing more of
@@ -226,11 +233,32 @@ def test_a_drained_agent_that_enrols_again_stays_drained() -> None:
     assert (row.name, row.status, row.created_sequence) == ("another name", "draining", 1)
 
 
-def test_work_goes_back_to_the_end_of_the_queue_when_it_is_queued_again() -> None:
+def test_work_keeps_its_place_when_it_is_queued_again() -> None:
     work = h.id_of("job", "j")
     row = the_row(work_items.VIEW, [h.queued(work), h.assigned(work), h.queued(work, 2)])
 
-    assert (row.status, row.attempt, row.agent_id, row.queued_sequence) == ("waiting", 2, None, 3)
+    assert (row.status, row.attempt, row.agent_id, row.queued_sequence) == ("waiting", 2, None, 1)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_queue_is_read_as_the_rules_know_it(seed: int) -> None:
+    """Whatever happens in it, an explanation from rows is one from the log."""
+    events = [event for _, event in played(asked(seed))]
+    items = rows(work_items.VIEW, events).values()
+    ledgers = list(rows(queue_ledger.VIEW, events).values())
+    live = sorted(
+        (row for row in items if row.status != "withdrawn"), key=attrgetter("queued_sequence")
+    )
+    state = decider.fold(events)
+
+    read = QueueStanding(live, *ledgers).queue()
+
+    assert read.ledger == state.ledger
+    assert explain(read) == [
+        replace(wait, work=replace(wait.work, place=read.waiting[wait.work.work_id].place))
+        for wait in explain(state)
+    ]
+    assert read.running() == state.running()
 
 
 def test_no_view_keeps_the_hash_of_a_secret() -> None:

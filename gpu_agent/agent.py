@@ -64,7 +64,6 @@ class Identity:
     slots: int
     boot_id: UUID
     pool: str = DEFAULT_POOL
-    pool: str = DEFAULT_POOL
 
 
 @dataclass(slots=True)
@@ -167,7 +166,6 @@ class Agent:
                     memory_bytes=me.machine.memory_bytes,
                     methods=METHODS,
                     draining=self._draining,
-                    pool=me.pool,
                     pool=me.pool,
                     serving="ready" if self._ready else "starting",
                 )

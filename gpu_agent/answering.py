@@ -124,7 +124,7 @@ class Answering:
                     self._predictor.warm(order.served, order.folders.adapter or Path())
                 case "tabular":
                     self._tables.warm(order.served, order.folders.adapter or Path())
-                case "sft":
+                case "sft" | "dpo" | "orpo" | "kto" | "simpo" | "grpo":
                     self._speakers.of(order.served, order.folders)
         except Exception as error:  # noqa: BLE001 - the top of the process
             failed = _failed(error, "loading_failed")

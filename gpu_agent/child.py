@@ -15,7 +15,7 @@ from domain.work import (
     TrainAssignment,
     TrainingFinished,
 )
-from gpu_agent.outcomes import WorkFailed, out_of_memory
+from gpu_agent.outcomes import DataUnreadable, WorkFailed, out_of_memory
 from gpu_agent.pipes import Orders, claim_stdout, die_with_parent, leave_out_quantisation
 from gpu_agent.protocol import ChildInput, encode_fact
 
@@ -77,6 +77,13 @@ def _train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
             from gpu_agent.recipes import sft  # noqa: PLC0415
 
             return sft.train(order, assignment)
+        case "grpo":
+            from gpu_agent.recipes import grpo  # noqa: PLC0415
+
+            return grpo.train(order, assignment)
+        case "dpo" | "orpo" | "simpo" | "kto":
+            # The rules of a job refuse them: no dataset has such rows yet.
+            raise DataUnreadable(f"there are no rows that {assignment.spec.method} learns from")
         case "tabular":
             from gpu_agent.recipes import tabular  # noqa: PLC0415
 
@@ -89,7 +96,7 @@ def _evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fac
             from gpu_agent import evaluation  # noqa: PLC0415
 
             return evaluation.evaluate(order, assignment)
-        case "sft":
+        case "sft" | "dpo" | "orpo" | "kto" | "simpo" | "grpo":
             from gpu_agent import language_evaluation  # noqa: PLC0415
 
             return language_evaluation.evaluate(order, assignment)

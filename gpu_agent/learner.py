@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
+from typing import Final
 
 from torch import nn
 
@@ -15,10 +16,15 @@ from gpu_agent.checkpoints import LoopState, read_state
 from gpu_agent.environment import describe, set_up
 from gpu_agent.language_model import LanguageModel, load_language_model
 from gpu_agent.layers import compile_layers, recompute_layers
+from gpu_agent.loop import Plan
 from gpu_agent.lora import add_lora
 from gpu_agent.protocol import ChildInput
 from gpu_agent.quantisation import QuantisationMissing, quantise
 from gpu_agent.schedule import log, warning
+
+# Enough for two cores to be as fast as they get, while what is kept for the gradients stays small:
+# half a GiB in a model of 7 million parameters.
+MICRO_BATCH_TOKENS: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,20 @@ def language_learner(
         "in float32"
     )
     return learner
+
+
+def language_plan(
+    order: ChildInput, assignment: TrainAssignment, learner: Learner, *, may_diverge: bool = True
+) -> Plan:
+    return Plan(
+        config=assignment.spec.hyperparameters,
+        seed=assignment.spec.seed,
+        precision=learner.precision,
+        micro_batch_tokens=MICRO_BATCH_TOKENS,
+        checkpoints=order.work_dir / "checkpoints",
+        resume=order.files.checkpoint if assignment.resume_from else None,
+        may_diverge=may_diverge,
+    )
 
 
 def state_before(order: ChildInput, assignment: TrainAssignment) -> LoopState:

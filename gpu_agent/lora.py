@@ -8,7 +8,8 @@ without a copy: a layer only points to the one in use.
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -217,6 +218,18 @@ def use(model: LanguageModel, weights: LoraWeights | None) -> None:
     """Lay another adapter over the network, or none; the layers must have been made ready."""
     for path, layer in model.adaptable.items():
         layer.pair = weights.layers.get(path) if weights else None
+
+
+@contextmanager
+def without_adapter(model: LanguageModel) -> Iterator[None]:
+    """Let the base speak for a while: it is the reference that an adapter is trained against."""
+    pairs = {path: layer.pair for path, layer in model.adaptable.items()}
+    use(model, None)
+    try:
+        yield
+    finally:
+        for path, layer in model.adaptable.items():
+            layer.pair = pairs[path]
 
 
 def save_lora(folder: Path, model: LanguageModel, config: LoraConfig) -> None:

@@ -8,16 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from gpu_agent.rendering import Rendered
 
 SEGMENTS: Final = "finetrail_segments"  # the name of this attention in transformers
+# 256 MiB of logits in float32: with 150,000 tokens to choose from, 447 supervised tokens at once.
+LOGITS: Final = 1 << 26
 TRIED: Final = (5, 8)  # tokens of the two rows that are tried together
 # Of the largest logit. Rounding gives a hundredth of it; a row that sees the other, ten times more.
 AGREEMENT: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
@@ -53,9 +55,22 @@ def pack(rows: Sequence[Rendered], device: torch.device) -> Batch:
     )
 
 
+class Sized(Protocol):
+    """What is computed as one: a row, or the rows that belong together."""
+
+    @property
+    def tokens(self) -> int: ...
+
+    @property
+    def targets(self) -> int: ...
+
+
+S = TypeVar("S", bound=Sized)
+
+
 def micro_batches(
-    rows: Sequence[Rendered], tokens: int, supervised: int, *, together: bool = True
-) -> Iterator[list[Rendered]]:
+    rows: Sequence[S], tokens: int, supervised: int, *, together: bool = True
+) -> Iterator[list[S]]:
     """Part rows, in their order, so that no part exceeds the limits; a row is never parted itself.
 
     Args:
@@ -63,13 +78,13 @@ def micro_batches(
         supervised: tokens of a part, at most.
         together: False puts every row on its own.
     """
-    part: list[Rendered] = []
+    part: list[S] = []
     size = learned = 0
     for row in rows:
-        size, learned = size + len(row.ids), learned + row.targets
+        size, learned = size + row.tokens, learned + row.targets
         if part and (size > tokens or learned > supervised or not together):
             yield part
-            part, size, learned = [], len(row.ids), row.targets
+            part, size, learned = [], row.tokens, row.targets
         part.append(row)
     if part:
         yield part
@@ -77,7 +92,7 @@ def micro_batches(
 
 def predictions(network: Any, batch: Batch) -> Tensor:
     """(N, V) logits in float32, of the supervised tokens alone."""
-    more = {"segments": batch.lengths} if _implementation(network) == SEGMENTS else {}
+    more = {"segments": batch.lengths} if implementation(network) == SEGMENTS else {}
     said = network(
         input_ids=batch.ids,
         position_ids=batch.positions,
@@ -89,10 +104,38 @@ def predictions(network: Any, batch: Batch) -> Tensor:
     return logits
 
 
+def supervised_at_once(network: Any) -> int:
+    """Tokens whose logits take no more memory than is set aside for them."""
+    return max(1, LOGITS // int(network.config.get_text_config().vocab_size))
+
+
+def token_log_probs(
+    network: Any, rows: Sequence[Rendered], device: torch.device, *, together: bool
+) -> list[Tensor]:
+    """Log p, in nats, of each row's supervised tokens; ``together`` says whether rows may be packed."""
+    if not together and len(rows) > 1:
+        return [
+            found
+            for row in rows
+            for found in token_log_probs(network, [row], device, together=True)
+        ]
+    batch = pack(rows, device)
+    each = -cross_entropy(predictions(network, batch), batch.targets, reduction="none")
+    return list(torch.split(each, [row.targets for row in rows]))
+
+
+def answer_log_probs(
+    network: Any, rows: Sequence[Rendered], device: torch.device, *, together: bool
+) -> Tensor:
+    """(rows,) log p of whole answers, in nats: the sum over their tokens."""
+    found = token_log_probs(network, rows, device, together=together)
+    return torch.stack([each.sum() for each in found])
+
+
 @contextmanager
 def row_by_row(network: Any) -> Iterator[bool]:
     """Give the network this attention for a while; tells whether it can be run with it."""
-    before = _implementation(network)
+    before = implementation(network)
     together = _agrees(network)
     if together:
         network.set_attn_implementation(SEGMENTS)
@@ -168,9 +211,9 @@ def _agrees(network: Any) -> bool:
         alone = torch.cat(
             [predictions(network, pack([row], network.device)) for row in (first, second)]
         )
-        before = _implementation(network)
+        before = implementation(network)
         network.set_attn_implementation(SEGMENTS)
-        if _implementation(network) != SEGMENTS:
+        if implementation(network) != SEGMENTS:
             return False  # it has an attention of its own, and no other can be put in
         try:
             packed = predictions(network, pack([first, second], network.device))
@@ -182,7 +225,8 @@ def _agrees(network: Any) -> bool:
     return bool(difference < AGREEMENT[network.dtype])
 
 
-def _implementation(network: Any) -> str:
+def implementation(network: Any) -> str:
+    """Name the attention that a network runs with."""
     name: str = network.config._attn_implementation  # noqa: SLF001 - it has no public reader
     return name
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from jinja2 import TemplateError
 
 from domain.datasets.conversations import Conversation, Message
+from domain.datasets.preferences import PreferencePair
 from domain.work import Segment
 from gpu_agent.outcomes import WorkFailed
 
@@ -43,8 +44,34 @@ class Rendered:
     full_length: int  # tokens, before truncation
 
     @property
+    def tokens(self) -> int:
+        return len(self.ids)
+
+    @property
     def targets(self) -> int:
         return sum(self.supervised)
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPair:
+    """A prompt with two answers as the model reads them."""
+
+    chosen: Rendered
+    rejected: Rendered
+
+    @property
+    def tokens(self) -> int:
+        return self.chosen.tokens + self.rejected.tokens
+
+    @property
+    def targets(self) -> int:
+        return self.chosen.targets + self.rejected.targets
+
+    @property
+    def teaches(self) -> bool:
+        """Whether something is left of both answers, and not the same."""
+        both = bool(self.chosen.targets and self.rejected.targets)
+        return both and self.chosen.ids != self.rejected.ids
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[tuple[str, str]]) -> list[int]:
@@ -81,6 +108,18 @@ def render(tokenizer: Any, conversation: Conversation, max_length: int) -> Rende
         supervised=tuple(supervised[:max_length]),
         truncated=len(ids) > max_length,
         full_length=len(ids),
+    )
+
+
+def render_pair(tokenizer: Any, pair: PreferencePair, max_length: int) -> RenderedPair:
+    """Encode both answers, each behind the prompt; nothing but the answers is supervised.
+
+    Raises:
+        ConversationRefused: the template takes the conversation not at all.
+    """
+    chosen, rejected = pair.answered()
+    return RenderedPair(
+        render(tokenizer, chosen, max_length), render(tokenizer, rejected, max_length)
     )
 
 

@@ -14,15 +14,22 @@ from domain.jobs.tabular import (
     TabularConfig,
 )
 
-Method = Literal["sequence_classification", "sft", "tabular"]
+Method = Literal["sequence_classification", "sft", "dpo", "orpo", "kto", "simpo", "grpo", "tabular"]
 RowKind = Literal["classification", "chat", "instruction", "prompt_completion", "tabular"]
 DEFAULT_BASE_MODEL = "finetrail/minilm"
 TINY = "finetrail/tiny"
 BASE_MODELS: dict[Method, str] = {
     "sequence_classification": DEFAULT_BASE_MODEL,
     "sft": TINY,
+    "dpo": TINY,
+    "orpo": TINY,
+    "kto": TINY,
+    "simpo": TINY,
+    "grpo": TINY,
     "tabular": GRADIENT_BOOSTING,
 }
+LANGUAGE_METHODS: frozenset[Method] = frozenset({"sft", "dpo", "orpo", "kto", "simpo", "grpo"})
+PREFERENCE_METHODS: frozenset[Method] = frozenset({"dpo", "orpo", "kto", "simpo"})
 METHODS: dict[RowKind, Method] = {  # which one learns from such rows
     "classification": "sequence_classification",
     "chat": "sft",
@@ -34,6 +41,7 @@ Tuning = Literal["lora", "qlora"]
 Schedule = Literal["linear", "cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OptimizerKind = Literal["adamw", "adamw_8bit"]
+Reward = Literal["exact_match", "regular_expression", "numeric"]
 ALL_LINEAR = "all-linear"  # as a target module: every linear layer but the output head
 
 
@@ -66,6 +74,33 @@ class LoraConfig(_Part):
     dora: bool = _later(False)
 
 
+class PreferenceConfig(_Part):
+    """The words of the papers: DPO has a beta, SimPO beta and gamma, ORPO a lambda, KTO beta and weights."""
+
+    beta: float = Field(default=0.1, gt=0)  # how far the answers may leave those of the base
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # share of pairs the wrong way round
+    gamma: float = Field(default=1.0, ge=0)  # nats a token by which the better answer is to win
+    lambda_: float = Field(default=0.1, ge=0)  # weight of the odds beside the likelihood
+    desirable_weight: float = Field(default=1.0, gt=0)
+    undesirable_weight: float = Field(default=1.0, gt=0)
+
+
+class GrpoConfig(_Part):
+    """Each prompt is answered so many times; what is better than the others becomes likelier.
+
+    Every step is taken on answers sampled for it, so that there is no ratio to be clipped.
+    """
+
+    group_size: int = Field(default=8, ge=2, le=64)  # answers to a prompt
+    max_new_tokens: int = Field(default=64, ge=1, le=4096)
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    beta: float = Field(default=0.0, ge=0)  # weight of the divergence from the base
+    reward: Reward = "exact_match"
+    # Of a regular expression: an answer in which it is found gets 1, and if it has a group, only if
+    # the group is the expected answer.
+    pattern: str | None = Field(default=None, max_length=500)
+
+
 class Hyperparameters(_Part):
     """Defaults reach a good classifier on a few hundred rows in well under a minute of CPU."""
 
@@ -90,6 +125,8 @@ class Hyperparameters(_Part):
     keep_best: bool = _later(False)  # the weights of the epoch with the least validation loss
     compile: bool = _later(False)
     group_by_length: bool = _later(True)  # rows of like length in a batch; of a classification only
+    preference: PreferenceConfig = _later(PreferenceConfig())
+    grpo: GrpoConfig = _later(GrpoConfig())
     lora: LoraConfig = LoraConfig()
     tabular: TabularConfig | None = Field(default=None, exclude_if=lambda value: value is None)
 
@@ -103,6 +140,28 @@ class LoraChoices(_Part):
     target_modules: tuple[str, ...] | None = None
     rslora: bool | None = None
     dora: bool | None = None
+
+
+class PreferenceChoices(_Part):
+    """What is left out takes the method's default."""
+
+    beta: float | None = Field(default=None, gt=0)
+    label_smoothing: float | None = Field(default=None, ge=0, lt=0.5)
+    gamma: float | None = Field(default=None, ge=0)
+    lambda_: float | None = Field(default=None, ge=0)
+    desirable_weight: float | None = Field(default=None, gt=0)
+    undesirable_weight: float | None = Field(default=None, gt=0)
+
+
+class GrpoChoices(_Part):
+    """What is left out takes the method's default."""
+
+    group_size: int | None = Field(default=None, ge=2, le=64)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=4096)
+    temperature: float | None = Field(default=None, gt=0, le=2)
+    beta: float | None = Field(default=None, ge=0)
+    reward: Reward | None = None
+    pattern: str | None = Field(default=None, max_length=500)
 
 
 class HyperparameterChoices(_Part):
@@ -128,6 +187,8 @@ class HyperparameterChoices(_Part):
     compile: bool | None = None
     group_by_length: bool | None = None
     lora: LoraChoices = LoraChoices()
+    preference: PreferenceChoices = PreferenceChoices()
+    grpo: GrpoChoices = GrpoChoices()
     tabular: TabularChoices = TabularChoices()
 
 
@@ -151,20 +212,36 @@ def hyperparameters(
 ) -> Hyperparameters:
     """Lay what was chosen over the defaults."""
     defaults = Hyperparameters()
-    if method == "sft":
-        defaults = TINY_SFT if base_model == TINY else SFT
+    if method in LANGUAGE_METHODS:
+        defaults = _language_defaults(method, base_model)
     elif method == "tabular":
         own = TABULAR_DEFAULTS.get(base_model, {}) | {"tabular": TabularConfig()}
         defaults = defaults.model_copy(update=own)
     chosen = choices.model_dump(exclude_none=True)
-    lora = defaults.lora.model_dump() | chosen.pop("lora", {})
-    merged = defaults.model_dump() | chosen | {"lora": lora}
+    parts = {
+        name: getattr(defaults, name).model_dump() | chosen.pop(name, {})
+        for name in ("lora", "preference", "grpo")
+    }
+    merged = defaults.model_dump() | chosen | parts
     tabular = chosen.pop("tabular", {})
     if defaults.tabular is None:
         merged.pop("tabular", None)
     else:
         merged["tabular"] = defaults.tabular.model_dump() | tabular
     return Hyperparameters.model_validate(merged)
+
+
+def _language_defaults(method: Method, base_model: str) -> Hyperparameters:
+    tiny = base_model == TINY
+    defaults = TINY_SFT if tiny else SFT
+    if method == "sft":
+        return defaults
+    # Against a reference, or its own answers, a model is moved in smaller steps, and without noise.
+    lora = defaults.lora.model_copy(update={"dropout": 0.0})
+    changes: dict[str, Any] = {"learning_rate": 1e-3 if tiny else 5e-5, "lora": lora}
+    if method == "simpo":  # of means over tokens, which are smaller than sums
+        changes["preference"] = PreferenceConfig(beta=2.0)
+    return defaults.model_copy(update=changes)
 
 
 class SplitConfig(_Part):

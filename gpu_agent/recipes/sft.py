@@ -6,33 +6,24 @@ Ouyang et al. 2022, section 3, step 1: cross-entropy of the demonstrated answers
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from domain.jobs.spec import Hyperparameters
 from domain.work import Fact, Started, TrainAssignment, TrainingFinished
 from gpu_agent import loop
 from gpu_agent.checkpoints import LoopState
 from gpu_agent.data import read_conversation_splits, shuffled_batches
 from gpu_agent.language_model import LanguageModel
-from gpu_agent.learner import language_learner
+from gpu_agent.learner import language_learner, language_plan
 from gpu_agent.loop import Measured, Plan, Rows
 from gpu_agent.lora import save_lora, training_mode
-from gpu_agent.packing import micro_batches, pack, predictions, row_by_row
+from gpu_agent.packing import micro_batches, pack, predictions, row_by_row, supervised_at_once
 from gpu_agent.protocol import ChildInput
 from gpu_agent.rendering import Rendered
 from gpu_agent.schedule import log, require_validation, total_steps, warning
 from gpu_agent.supervision import learnable, supervise, told
-
-# Enough for two cores to be as fast as they get, while what is kept for the gradients stays small:
-# half a GiB in a model of 7 million parameters.
-MICRO_BATCH_TOKENS: Final = 2048
-# 256 MiB of logits in float32: with 150,000 tokens to choose from, 447 supervised tokens at once.
-MICRO_BATCH_LOGITS: Final = 1 << 26
 
 
 def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
@@ -77,16 +68,8 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
         precision=learner.precision,
     )
     started = time.monotonic()
-    state = yield from steps(
-        model,
-        learner.weights,
-        rows.rows,
-        validation,
-        config,
-        spec.seed,
-        order.files.checkpoint if assignment.resume_from else None,
-        order.work_dir / "checkpoints",
-    )
+    plan = language_plan(order, assignment, learner)
+    state = yield from steps(model, learner.weights, rows.rows, validation, plan)
     folder = order.work_dir / "adapter"
     save_lora(folder, model, config.lora)
     seconds = time.monotonic() - started
@@ -109,24 +92,13 @@ def steps(
     weights: Mapping[str, nn.Parameter],
     rows: Sequence[Rendered],
     validation: Sequence[Rendered],
-    config: Hyperparameters,
-    seed: int,
-    resume: Path | None,
-    checkpoints: Path,
+    plan: Plan,
 ) -> Generator[Fact, None, LoopState]:
     """Train ``weights`` in place, one ``StepDone`` per optimizer step; returns where the loop ended."""
-    plan = Plan(
-        config=config,
-        seed=seed,
-        precision=str(model.dtype).removeprefix("torch."),
-        micro_batch_tokens=MICRO_BATCH_TOKENS,
-        checkpoints=checkpoints,
-        resume=resume,
-    )
     with row_by_row(model.network) as together:
         if not together:
             yield warning("rows run one at a time: this model's attention cannot be packed exactly")
-        answers = Answers(model, rows, validation, config.batch_size, seed, together)
+        answers = Answers(model, rows, validation, plan, together)
         return (yield from loop.steps(answers, weights, plan))
 
 
@@ -137,8 +109,7 @@ class Answers:
     model: LanguageModel
     train: Sequence[Rendered]
     validation: Sequence[Rendered]
-    batch_size: int
-    seed: int
+    plan: Plan
     together: bool  # whether rows may be packed; see ``row_by_row``
 
     @property
@@ -146,21 +117,21 @@ class Answers:
         return len(self.train)
 
     def batches(self, epoch: int) -> Sequence[Rows]:
-        return shuffled_batches(len(self.train), self.batch_size, self.seed, epoch)
+        size, seed = self.plan.config.batch_size, self.plan.seed
+        return shuffled_batches(self.rows, size, seed, epoch)
 
     def prepare(self, rows: Rows, step: int) -> Sequence[Rendered]:  # noqa: ARG002 - others need it
         return [self.train[row] for row in rows]
 
     def parts(self, batch: Sequence[Rendered], tokens: int) -> Sequence[Sequence[Rendered]]:
-        vocabulary = self.model.network.config.get_text_config().vocab_size
-        supervised = max(1, MICRO_BATCH_LOGITS // vocabulary)
+        supervised = supervised_at_once(self.model.network)
         return list(micro_batches(batch, tokens, supervised, together=self.together))
 
     def terms(self, batch: Sequence[Rendered]) -> int:
         return sum(row.targets for row in batch)
 
     def tokens(self, batch: Sequence[Rendered]) -> int:
-        return sum(len(row.ids) for row in batch)
+        return sum(row.tokens for row in batch)
 
     def loss(self, part: Sequence[Rendered]) -> Tensor:
         batch = pack(part, self.model.device)
@@ -174,7 +145,7 @@ class Answers:
         if not targets:
             return Measured(None, None)
         loss = right = 0.0
-        for part in self.parts(self.validation, MICRO_BATCH_TOKENS):
+        for part in self.parts(self.validation, self.plan.micro_batch_tokens):
             batch = pack(part, self.model.device)
             logits = predictions(self.model.network, batch)
             loss += cross_entropy(logits, batch.targets, reduction="sum").item()

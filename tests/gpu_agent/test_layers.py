@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from domain.jobs.spec import LoraConfig
+from domain.jobs.spec import Hyperparameters, LoraConfig
 from domain.work import StepDone, TrainAssignment, TrainingFinished
 from gpu_agent.language_model import LanguageModel
 from gpu_agent.layers import CompilerMissing, compile_layers, recompute_layers
-from gpu_agent.loop import add_gradients
+from gpu_agent.loop import Plan, add_gradients
 from gpu_agent.lora import add_lora, training_mode
 from gpu_agent.outcomes import BaseModelRefused
 from gpu_agent.recipes import sequence_classification, sft
@@ -53,7 +53,8 @@ def gradients(model: LanguageModel) -> tuple[list[torch.Tensor], int]:
     training_mode(model, on=True)
     torch.manual_seed(7)
     rows = [row(length, seed=length) for length in (9, 30, 17)]
-    answers = sft.Answers(model, rows, (), 3, 0, together=False)
+    plan = Plan(Hyperparameters(), 0, "float32", 1024, Path())
+    answers = sft.Answers(model, rows, (), plan, together=False)
     with counted_bytes() as kept:
         add_gradients(answers, rows, 1024)
     return [weight.grad for weight in weights.values() if weight.grad is not None], kept[0]
@@ -106,7 +107,7 @@ def test_compiler_that_is_missing_is_an_outcome(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch warns of what it uses itself
+@pytest.mark.filterwarnings("ignore")  # torch warns of what it uses itself
 def test_compiled_layers_learn_the_same(models: Path, tmp_path: Path) -> None:
     chats = tiny.write_chats(tmp_path / "chats.jsonl", tiny.chat_rows())
 

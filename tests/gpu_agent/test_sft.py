@@ -25,11 +25,12 @@ from domain.work import (
     TrainAssignment,
     TrainingFinished,
 )
-from gpu_agent import language_model
+from gpu_agent import language_model, packing
 from gpu_agent.checkpoints import LoopState
 from gpu_agent.data import read_conversation_splits, shuffled_batches
 from gpu_agent.language_model import LanguageModel
-from gpu_agent.loop import add_gradients
+from gpu_agent.learner import MICRO_BATCH_TOKENS
+from gpu_agent.loop import Plan, add_gradients
 from gpu_agent.lora import add_lora, install, read_lora_weights, use
 from gpu_agent.outcomes import DataUnreadable
 from gpu_agent.packing import row_by_row
@@ -176,7 +177,12 @@ def answers(
     *,
     together: bool = False,
 ) -> Answers:
-    return Answers(model, train, validation, 5, 0, together)
+    return Answers(model, train, validation, plan_of(), together)
+
+
+def plan_of(folder: Path = Path("none"), **changes: Any) -> Plan:
+    hyperparameters = tiny.sft_spec("qwen3", Path(__file__), **changes).hyperparameters
+    return Plan(hyperparameters, 0, "float32", MICRO_BATCH_TOKENS, folder)
 
 
 def steps_over(
@@ -184,9 +190,9 @@ def steps_over(
 ) -> tuple[list[float], LoopState]:
     """Train on rendered rows in one batch a step, without dropout; the losses and the end."""
     values = {"batch_size": len(rows), "checkpoint_every": 1000, "warmup_ratio": 0.0}
-    config = tiny.sft_spec("qwen3", Path(__file__), dropout=0.0, **(values | changes))
-    weights = add_lora(model, config.hyperparameters.lora, seed=0)
-    running = sft.steps(model, weights, rows, (), config.hyperparameters, 0, None, folder)
+    plan = plan_of(folder, dropout=0.0, **(values | changes))
+    weights = add_lora(model, plan.config.lora, seed=0)
+    running = sft.steps(model, weights, rows, (), plan)
     losses = []
     while True:
         try:
@@ -221,14 +227,16 @@ def test_uniform_logits_cost_the_logarithm_of_the_vocabulary(model: LanguageMode
     assert loss == pytest.approx(math.log(model.network.config.vocab_size), rel=1e-6)
 
 
-def gradients(model: LanguageModel, rows: list[Rendered]) -> tuple[float, list[torch.Tensor]]:
+def gradients(
+    model: LanguageModel, rows: list[Rendered], tokens: int = MICRO_BATCH_TOKENS
+) -> tuple[float, list[torch.Tensor]]:
     weights = add_lora(model, LoraConfig(rank=4, target_modules=("all-linear",)), seed=0)
     for name, weight in weights.items():
         if "lora_B" in name:
             torch.nn.init.constant_(weight, 0.02)
     with row_by_row(model.network) as together:
         objective = answers(model, rows, together=together)
-        loss = add_gradients(objective, rows, sft.MICRO_BATCH_TOKENS)
+        loss = add_gradients(objective, rows, tokens)
     return loss, [weight.grad.clone() for weight in weights.values() if weight.grad is not None]
 
 
@@ -239,9 +247,8 @@ def test_micro_batches_add_up_to_the_whole_batch(
     rows = [row(length, seed=length, supervised=length // 2) for length in (9, 30, 4, 17, 25)]
     loss, whole = gradients(babble.load(models / "qwen3"), rows)
 
-    monkeypatch.setattr(sft, "MICRO_BATCH_TOKENS", tokens)
-    monkeypatch.setattr(sft, "MICRO_BATCH_LOGITS", logits)
-    loss_of_parts, parts = gradients(babble.load(models / "qwen3"), rows)
+    monkeypatch.setattr(packing, "LOGITS", logits)
+    loss_of_parts, parts = gradients(babble.load(models / "qwen3"), rows, tokens)
 
     assert loss_of_parts == pytest.approx(loss, rel=1e-6)
     assert len(parts) == len(whole) == 28

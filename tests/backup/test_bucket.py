@@ -49,9 +49,7 @@ def settings_at(seaweed: SeaweedServer, bucket: str, folder: Path) -> Settings:
 
 
 @pytest.fixture(scope="module")
-async def before(
-    seaweed: SeaweedServer, tmp_path_factory: pytest.TempPathFactory
-) -> Before:
+async def before(seaweed: SeaweedServer, tmp_path_factory: pytest.TempPathFactory) -> Before:
     folder = tmp_path_factory.mktemp("before")
     async with EmbeddedStack(settings_at(seaweed, "before", folder), roles=(CORE,)) as stack:
         key = await issue_key(stack.settings, name="kept", role="admin")

@@ -1,6 +1,7 @@
 """A backup that was made while the stack served brings all of it back, sequences and all."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,3 +188,33 @@ async def _last_link(nc: Any, before: Before) -> Any:
     subject = before.envelope.stream.subject
     found = await backup_log.ask(nc, "STREAM.MSG.GET.EVENTS", {"last_by_subj": subject})
     return found["message"]["seq"]
+
+
+async def test_a_backup_without_the_keys_of_people_is_restored_and_what_they_seal_is_not_read(
+    before: Before, tmp_path: Path
+) -> None:
+    copy = tmp_path / "backup"
+    shutil.copytree(before.made.path, copy)
+    kept_apart = BackupReader(copy).person_keys
+    assert kept_apart is not None
+    (copy / kept_apart).unlink()
+    given, said = settings_in(tmp_path / "after"), list[str]()
+
+    await restore(given, BackupReader(copy), said.append, passphrase=PASSPHRASE)
+
+    assert any(kept_apart in line for line in said)
+    async with EmbeddedStack(given) as stack:
+        connection = await asyncpg.connect(stack.settings.postgres_dsn)
+        try:
+            assert await connection.fetchval("SELECT count(*) FROM state.person_key") == 0
+        finally:
+            await connection.close()
+
+
+async def test_no_other_file_may_be_missing(before: Before, tmp_path: Path) -> None:
+    copy = tmp_path / "backup"
+    shutil.copytree(before.made.path, copy)
+    (copy / "log" / "EVENTS.snapshot").unlink()
+
+    with pytest.raises(StackError, match=r"EVENTS\.snapshot \(missing\)"):
+        await restore(settings_in(tmp_path / "after"), BackupReader(copy), lambda _line: None)

@@ -81,7 +81,8 @@ async def another_gateway(settings: Settings, key: str) -> AsyncIterator[httpx.A
 
 
 async def log(settings: Settings) -> list[tuple[int, str, dict[str, str], bytes]]:
-    found, more = [], True
+    found: list[tuple[int, str, dict[str, str], bytes]] = []
+    more = True
     async with admin_connection(settings) as nc:
         feed = NatsFeed(nc)
         while more:

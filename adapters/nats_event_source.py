@@ -8,9 +8,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from nats.aio.client import Client
@@ -32,19 +33,38 @@ SILENCE_S: Final = 3.0  # three heartbeats missed: the consumer or the server is
 INACTIVE_S: Final = 30.0  # the server forgets a consumer that nobody asks for this long
 RETRY_S: Final = 0.5
 
+# As nearly everybody writes it; else the headers are read.
+_TYPE: Final = re.compile(rb"\r\nce-type: ([^\r]*)\r\n")
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)  # frozen would take three times as long to make
 class LogMessage:
-    """A message as it stands in the stream; ``pending`` more lay behind it."""
+    """A message as it stands in the stream; ``pending`` more lay behind it.
+
+    Its headers are read when they are first asked for: it takes as long as all that is done for a
+    message that no view wants.
+    """
 
     sequence: int
     subject: str
-    headers: Mapping[str, str]
+    block: bytes  # the headers as they stand on the wire, the server's own too
     data: bytes
     pending: int
-    block: bytes = b""  # the headers as they stand on the wire, the server's own too
+    _headers: Mapping[str, str] | None = field(default=None, init=False, compare=False)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        if self._headers is None:
+            self._headers = headers_of(self.block)
+        return self._headers
+
+    @property
+    def type(self) -> str:
+        if found := _TYPE.search(self.block):
+            return found[1].decode("utf-8", "replace")
+        return self.headers.get("ce-type", "")
 
 
 class NatsEventSource:
@@ -224,10 +244,7 @@ class _Pull:
             self._broken = True
         if not self._broken:
             self._asked -= 1
-            headers = headers_of(block)
-            self._arrived.append(
-                LogMessage(int(sequence), subject, headers, data, int(pending), block)
-            )
+            self._arrived.append(LogMessage(int(sequence), subject, block, data, int(pending)))
 
 
 async def _unheard(_: Msg) -> None:

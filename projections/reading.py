@@ -16,7 +16,7 @@ class Unreadable(Exception):
 
 
 def event_type(message: Message) -> str:
-    return message.headers.get("ce-type", "")
+    return message.type
 
 
 def read_event(message: Message) -> Sequence[Recorded[Event]]:

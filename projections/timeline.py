@@ -75,15 +75,15 @@ def read_entries(message: Message) -> Sequence[TimelineEntry]:
     Raises:
         Unreadable: A header is missing or damaged.
     """
-    type_ = message.headers.get("ce-type", "")
+    type_, headers = message.type, message.headers
     try:
-        version = int(message.headers.get("ce-schemaversion", "1"))
+        version = int(headers.get("ce-schemaversion", "1"))
         if as_written(type_) != version:
             return [
                 project(None, recorded)
                 for recorded in read_event(message)  # of an older build, or with what is hidden
             ]
-        header = decode_header(message.subject, message.headers)
+        header = decode_header(message.subject, headers)
         data = Json(message.data.decode())
     except ValueError as error:
         raise Unreadable(f"event {message.sequence} on {message.subject}: {error}") from error

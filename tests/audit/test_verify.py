@@ -23,7 +23,7 @@ from finetrail.settings import (
 )
 from tests.audit.copies import copied
 from tests.infra import NatsServer, nats_server
-from tests.projections.archiving import history
+from tests.projections.archiving import block, history
 from tests.projections.support import execute
 from tests.seaweed import SeaweedServer, seaweed_server
 
@@ -67,13 +67,13 @@ def changed_data(log: list[LogMessage]) -> list[LogMessage]:
 
 def changed_actor(log: list[LogMessage]) -> list[LogMessage]:
     event = log[HERE - 1]
-    log[HERE - 1] = replace(event, headers={**event.headers, "ce-actor": "key:somebody"})
+    log[HERE - 1] = replace(event, block=block({**event.headers, "ce-actor": "key:somebody"}))
     return log
 
 
 def added_header(log: list[LogMessage]) -> list[LogMessage]:
     event = log[HERE - 1]
-    log[HERE - 1] = replace(event, headers={**event.headers, "approved-by": "nobody"})
+    log[HERE - 1] = replace(event, block=block({**event.headers, "approved-by": "nobody"}))
     return log
 
 
@@ -88,7 +88,8 @@ def left_out(log: list[LogMessage]) -> list[LogMessage]:
 
 
 def put_in(log: list[LogMessage]) -> list[LogMessage]:
-    forged = replace(log[HERE - 1], headers={**log[HERE - 1].headers, "ce-id": "forged"})
+    event = log[HERE - 1]
+    forged = replace(event, block=block({**event.headers, "ce-id": "forged"}))
     return [*log[: HERE - 1], forged, *log[HERE - 1 :]]
 
 
@@ -99,7 +100,7 @@ def swapped(log: list[LogMessage]) -> list[LogMessage]:
 
 def another(log: list[LogMessage]) -> list[LogMessage]:
     forged = {**log[HERE - 1].headers, "ce-id": "forged"}
-    log[HERE - 1] = replace(log[HERE - 1], headers=forged, data=b"{}")
+    log[HERE - 1] = replace(log[HERE - 1], block=block(forged), data=b"{}")
     return log
 
 
@@ -121,7 +122,8 @@ async def test_a_copy_that_somebody_has_changed_is_found_out(
 ) -> None:
     log = change(history())
     log = [
-        replace(m, headers={k: v for k, v in m.headers.items() if k != "Nats-Msg-Id"}) for m in log
+        replace(m, block=block({k: v for k, v in m.headers.items() if k != "Nats-Msg-Id"}))
+        for m in log
     ]
     async with copied(server, archived, log) as settings:
         found = await verified(settings)

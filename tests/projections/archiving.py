@@ -1,7 +1,7 @@
 """Archives messages that a test holds, with a key in a folder."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +39,13 @@ class Messages:
 
 
 def wire(stored: Stored) -> LogMessage:
-    lines = [f"{name}: {value}" for name, value in stored.headers.items()]
-    block = "\r\n".join(["NATS/1.0", *lines, "", ""]).encode()
-    return LogMessage(stored.sequence, stored.subject, stored.headers, stored.data, 0, block)
+    return LogMessage(stored.sequence, stored.subject, block(stored.headers), stored.data, 0)
+
+
+def block(headers: Mapping[str, str]) -> bytes:
+    """Headers as they stand on the wire."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join(["NATS/1.0", *lines, "", ""]).encode()
 
 
 def history() -> list[LogMessage]:

@@ -106,6 +106,10 @@ class Stored:
     pending: int = 0
 
     @property
+    def type(self) -> str:
+        return self.headers.get("ce-type", "")
+
+    @property
     def recorded(self) -> Recorded[Event]:
         return decode_recorded(self.subject, self.sequence, self.headers, self.data)
 

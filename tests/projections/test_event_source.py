@@ -96,6 +96,21 @@ async def test_a_header_may_hold_a_colon_and_a_value_without_a_blank(nc: Client)
     assert {name: message.headers[name] for name in given} == given
 
 
+@pytest.mark.parametrize(
+    ("headers", "type_"),
+    [
+        (b"ce-id: 1\r\nce-type: JobClaimed\r\nce-source: /a\r\n", "JobClaimed"),
+        (b"ce-type:JobClaimed\r\n", "JobClaimed"),
+        (b"not-ce-type: X\r\nce-types: Y\r\n", ""),
+        (b"", ""),
+    ],
+)
+def test_the_type_of_a_message_is_what_its_headers_say(headers: bytes, type_: str) -> None:
+    message = LogMessage(1, "events.w.job.x", b"NATS/1.0\r\n" + headers + b"\r\n", b"", 0)
+
+    assert message.type == message.headers.get("ce-type", "") == type_
+
+
 async def test_it_goes_on_behind_a_sequence(nc: Client) -> None:
     await publish(nc, 1, 10)
 

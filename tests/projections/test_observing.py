@@ -15,6 +15,7 @@ from projections.observing import observed
 class Message:
     sequence: int
     subject: str = "events.default.job.x"
+    type: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     data: bytes = b""
     pending: int = 0

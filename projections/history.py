@@ -5,13 +5,12 @@ nothing that was written is ever changed: while a log is replayed states are cop
 """
 
 from collections.abc import Sequence
-from dataclasses import make_dataclass
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Generic
+from typing import Generic
 
 from projections.ddl import Connection
-from projections.upsert import RowStore
+from projections.upsert import TableWriter
 from projections.view import M, R, View
 
 SINCE = "valid_from"
@@ -24,19 +23,15 @@ class StateStore(Generic[M, R]):
         if view.history is None:
             raise TypeError(f"view {view.name} keeps no states")
         self._values_of = attrgetter(*(column.name for column in view.table.columns))
-        self._state = make_dataclass("State", [column.name for column in view.history.columns])
-        states: View[M, Any] = View(
-            view.history, self._state, view.key, lambda row, _: row, append_only=True
-        )
-        self.rows = RowStore(states, schema, bulk=bulk)
+        self.rows = TableWriter(view.history, schema, append_only=True, bulk=bulk)
 
     async def write(self, connection: Connection, states: Sequence[tuple[R, int]]) -> None:
         """Write rows with the sequence from which on they were so."""
-        rows = [self._state(*self._values_of(row), since) for row, since in states]
-        await self.rows.write(connection, rows)
+        rows = [(*self._values_of(row), since) for row, since in states]
+        await self.rows.write_values(connection, rows)
 
 
 @lru_cache
 def state_store(view: View[M, R], schema: str, *, bulk: bool) -> StateStore[M, R]:
-    """One for the life of a process: to make a row's class takes longer than to write a batch."""
+    """One for the life of a process: that keys were there already is found out once."""
     return StateStore(view, schema, bulk=bulk)

@@ -11,7 +11,8 @@ from operator import attrgetter
 from typing import Any, Final, Generic
 
 import asyncpg
-from sqlalchemy import Column, Text
+from pydantic_core import to_json
+from sqlalchemy import Column, Table, Text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -22,46 +23,32 @@ COPIED: Final = 100  # rows from which on a COPY is worth its additional round t
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
-class RowStore(Generic[M, R]):
-    """Reads and writes the rows of one view.
+class TableWriter:
+    """Writes the rows of one table, each given as the values of its columns.
 
     With ``bulk`` rows that no message changes are always copied: their table has no key yet.
     """
 
-    def __init__(self, view: View[M, R], schema: str, *, bulk: bool = False) -> None:
-        columns, keys = list(view.table.columns), list(view.table.primary_key.columns)
-        table = f"{schema}.{view.table.name}"
-        self.schema, self.bulk, self._table = schema, bulk, view.table.name
-        self._columns = [column.name for column in columns]
-        self._row = view.row
+    def __init__(self, table_: Table, schema: str, *, append_only: bool, bulk: bool) -> None:
+        columns, keys = list(table_.columns), list(table_.primary_key.columns)
+        table = f"{schema}.{table_.name}"
+        self.schema, self.bulk, self._table = schema, bulk, table_.name
         # Off from the first row on that is there already, by whatever hand.
-        self.copies = view.append_only
-        self._key_of = attrgetter(*(column.name for column in keys))
-        self._values_of = attrgetter(*(column.name for column in columns))
+        self.copies = append_only
+        self._columns = [column.name for column in columns]
         self._writers = [_writer(column) for column in columns]
-        self._json = [i for i, column in enumerate(columns) if isinstance(column.type, JSONB)]
-        self._load = (
-            f"SELECT {_names(columns, 't.')} FROM unnest({_arrays(keys)}) AS k({_names(keys)}) "  # noqa: S608 - our own names
-            f"JOIN {table} AS t USING ({_names(keys)})"
-        )
         rest = [column.name for column in columns if column not in keys]
         update = ", ".join(f"{name} = excluded.{name}" for name in rest)
-        then = "NOTHING" if view.append_only else f"UPDATE SET {update}"
+        then = "NOTHING" if append_only else f"UPDATE SET {update}"
         self._upsert = (
             f"INSERT INTO {table} ({_names(columns)}) SELECT * FROM unnest({_arrays(columns)}) "  # noqa: S608 - our own names
             f"ON CONFLICT ({_names(keys)}) DO {then}"
         )
 
-    async def load(
-        self, connection: "asyncpg.Connection[Any]", keys: Collection[Key]
-    ) -> dict[Key, R]:
-        """Those of these rows that exist."""
-        records = await connection.fetch(self._load, *zip(*keys, strict=True))
-        rows = [self._row(*self._read(record)) for record in records]
-        return {self._key_of(row): row for row in rows}
-
-    async def write(self, connection: "asyncpg.Connection[Any]", rows: Sequence[R]) -> None:
-        columns = zip(*map(self._values_of, rows), strict=True)
+    async def write_values(
+        self, connection: "asyncpg.Connection[Any]", rows: Sequence[Sequence[Any]]
+    ) -> None:
+        columns = zip(*rows, strict=True)
         arrays = (
             write(values) if write else values
             for write, values in zip(self._writers, columns, strict=True)
@@ -75,6 +62,33 @@ class RowStore(Generic[M, R]):
             )
         else:
             await connection.execute(self._upsert, *arrays)
+
+
+class RowStore(TableWriter, Generic[M, R]):
+    """Reads and writes the rows of one view."""
+
+    def __init__(self, view: View[M, R], schema: str, *, bulk: bool = False) -> None:
+        super().__init__(view.table, schema, append_only=view.append_only, bulk=bulk)
+        columns, keys = list(view.table.columns), list(view.table.primary_key.columns)
+        self._row = view.row
+        self._key_of = attrgetter(*(column.name for column in keys))
+        self._values_of = attrgetter(*self._columns)
+        self._json = [i for i, column in enumerate(columns) if isinstance(column.type, JSONB)]
+        self._load = (
+            f"SELECT {_names(columns, 't.')} FROM unnest({_arrays(keys)}) AS k({_names(keys)}) "  # noqa: S608 - our own names
+            f"JOIN {schema}.{view.table.name} AS t USING ({_names(keys)})"
+        )
+
+    async def load(
+        self, connection: "asyncpg.Connection[Any]", keys: Collection[Key]
+    ) -> dict[Key, R]:
+        """Those of these rows that exist."""
+        records = await connection.fetch(self._load, *zip(*keys, strict=True))
+        rows = [self._row(*self._read(record)) for record in records]
+        return {self._key_of(row): row for row in rows}
+
+    async def write(self, connection: "asyncpg.Connection[Any]", rows: Sequence[R]) -> None:
+        await self.write_values(connection, [self._values_of(row) for row in rows])
 
     def _read(self, record: asyncpg.Record) -> list[Any]:
         values = list(record)
@@ -124,7 +138,7 @@ def _text(value: str | None) -> str | None:
 def _json(value: object) -> str | None:
     if value is None:
         return None
-    written = value if isinstance(value, Json) else json.dumps(value)
+    written = value if isinstance(value, Json) else to_json(value).decode()
     return json.dumps(_without_nul(json.loads(written))) if "\\u0000" in written else written
 
 

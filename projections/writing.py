@@ -18,7 +18,7 @@ from projections.history import state_store
 from projections.ports import Message
 from projections.projection import Projection
 from projections.reading import Unreadable
-from projections.upsert import RowStore
+from projections.upsert import RowStore, TableWriter
 from projections.view import Key, M, R, View
 
 SLICE: Final = 100  # messages or rows, before whoever else works in this process is looked at again
@@ -123,7 +123,7 @@ class Writer(Generic[M]):
         except _POISON:
             await self._isolate(connection, batch, before)
 
-    def _all_stores(self) -> list[RowStore[M, Any]]:
+    def _all_stores(self) -> list[TableWriter]:
         pairs = zip(self._views, self._stores, strict=True)
         kept = [(view, store) for view, store in pairs if view.history is not None]
         states = [state_store(view, store.schema, bulk=store.bulk).rows for view, store in kept]

@@ -12,7 +12,7 @@ COMPARE_S: Final = 3600.0  # a million rows take seconds
 
 _log = logging.getLogger(__name__)
 
-_SUM: Final = "SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM {0} AS t"
+_SUM: Final = "SELECT count(*), sum(hash_record_extended(t, 0)::numeric) FROM {0} AS t"
 
 
 async def differences(

@@ -46,9 +46,14 @@ async def create(connection: Connection, wanted: Sequence[Table], schema: str) -
 async def create_bare(
     connection: Connection, wanted: Sequence[Table], schema: str, keyless: Sequence[Table]
 ) -> None:
-    """Make tables that are filled faster than they can be read: without indexes and some keys."""
+    """Make tables that are filled faster than they can be read: without indexes and some keys.
+
+    Nor are they vacuumed so long: each index would wait until the server calls that off again.
+    """
     for table in wanted:
-        await connection.execute(_sql(CreateTable(_in(table, schema))))
+        there = _in(table, schema)
+        await connection.execute(_sql(CreateTable(there)))
+        await connection.execute(f"ALTER TABLE {there.fullname} SET (autovacuum_enabled = off)")
     for table in keyless:
         name = f"{schema}.{table.name}"
         await connection.execute(f"ALTER TABLE {name} DROP CONSTRAINT {table.name}_pkey")
@@ -68,6 +73,7 @@ async def complete(
         await connection.execute(statement, timeout=timeout_s)
     for table in there:
         await connection.execute(f"ANALYZE {table.fullname}", timeout=timeout_s)
+        await connection.execute(f"ALTER TABLE {table.fullname} RESET (autovacuum_enabled)")
 
 
 async def show(connection: Connection, wanted: Sequence[Table], schema: str) -> None:

@@ -114,6 +114,13 @@ async def test_a_rebuild_gives_the_same_rows_in_another_schema_and_drops_the_old
     assert done["switch_ms"] > 0
     assert await all_rows(dsn) == before
     assert await schema_of(dsn, "job") == f"{place}_2"
+    assert await without_vacuum(dsn) == []
+
+
+async def without_vacuum(dsn: str) -> list[str]:
+    """Tables that the server leaves alone, as it does while they are filled."""
+    options = "SELECT relname FROM pg_class WHERE 'autovacuum_enabled=off' = ANY (reloptions)"
+    return [row[0] for row in await fetch(dsn, options)]
 
 
 async def only(dsn: str, wanted: set[str]) -> bool:

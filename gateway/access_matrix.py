@@ -65,6 +65,7 @@ ACCESS: Final = MappingProxyType[tuple[str, str], Access](
         ("GET", f"{_API}/events/diff"): "viewer",
         ("GET", f"{_API}/events/{{event}}/why"): "viewer",
         ("GET", f"{_API}/keys"): "admin",
+        ("GET", f"{_API}/keys/{{key_id}}"): "admin",
         ("POST", f"{_API}/keys"): "admin",
         ("DELETE", f"{_API}/keys/{{key_id}}"): "admin",
         ("GET", f"{_API}/people"): "admin",

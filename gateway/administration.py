@@ -142,6 +142,20 @@ class KeysController(Controller):
         opened = await opened_keys(sealing, rows)
         return shown.whole([_key(row, opened) for row in rows])
 
+    @get("/{key_id:str}")
+    async def key(
+        self,
+        key_id: FromPath[str],
+        shown: NamedDependency[Shown],
+        sealing: NamedDependency[Sealing],
+        workspace: NamedDependency[str],
+    ) -> Response[Key]:
+        """One of them, while it is in force."""
+        for row in await shown.queries.keys(workspace):
+            if (row.key_id, row.status) == (key_id, "active"):
+                return shown.answered(_key(row, await opened_keys(sealing, [row])))
+        raise missing(shown.queries, "such key in force")
+
     @post("/", status_code=201)
     async def issue(
         self,

@@ -22,6 +22,7 @@ TAGGED: Final = frozenset(
         _VERSION,
         "/api/v1/evaluations/{evaluation_id}",
         "/api/v1/agents/{agent_id}",
+        "/api/v1/keys/{key_id}",
         "/api/v1/webhooks/{webhook_id}",
         "/api/v1/people/{person_id}",
     }

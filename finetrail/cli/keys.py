@@ -7,6 +7,8 @@ import typer
 
 from finetrail.cli.options import AsOf, Json, Key, Url
 
+KeyId = Annotated[str, typer.Argument(metavar="KEY", help="Its eight-character id.")]
+
 app = typer.Typer(help="Issue, list and revoke API keys.", no_args_is_help=True)
 
 
@@ -47,8 +49,20 @@ def list_(as_of: AsOf = None, url: Url = None, key: Key = None, json: Json = Fal
 
 
 @app.command()
+def show(
+    key_id: KeyId, as_of: AsOf = None, url: Url = None, key: Key = None, json: Json = False
+) -> None:
+    """Show one key that is in force, without its secret; needs the role admin."""
+    from finetrail.cli import session, views
+
+    with session.connected(url, key) as client:
+        found = client.key(key_id, as_of=as_of)
+    views.write(found, json, views.one_record)
+
+
+@app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its eight-character id.")],
+    key_id: KeyId,
     url: Url = None,
     key: Key = None,
     json: Json = False,

@@ -81,6 +81,9 @@ class LogCalls(Calls):
     def keys(self, *, as_of: Point | None = None) -> list[dict[str, Any]]:
         return self._list("/keys", as_of=point(as_of))
 
+    def key(self, key_id: str, *, as_of: Point | None = None) -> dict[str, Any]:
+        return self._get(f"/keys/{part(key_id)}", as_of=point(as_of))
+
     def issue_key(self, name: str, role: str, person_id: str | None = None) -> dict[str, Any]:
         """The answer's ``secret`` is shown this once; the server keeps only a keyed hash."""
         asked = {"name": name, "role": role, "person_id": person_id}

@@ -229,6 +229,10 @@ async def test_keys_of_the_past_are_those_that_were_in_force(world: World) -> No
     ]
 
     assert names == [set(world.roles), {*world.roles, "x"}, set(world.roles)]
+    one = f"/keys/{made['key_id']}"
+    assert (await get(world, one, as_of=made["sequence"])).json()["name"] == "x"
+    assert "There was no such key" in (await get(world, one, as_of=world.events)).text
+    assert "There is no such key" in (await get(world, one)).text
 
 
 async def test_while_the_log_is_away_no_point_of_it_can_be_told(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ LONGEST_DELAY_S = 10.0
 HEALTHY_S = 30.0  # one that lived this long and dies is a new accident, not the old one
 POLL_S = 0.02  # NATS is ready after some 0.1 s
 MAX_LOG_BYTES = 10 * 1024 * 1024
+LOOK_AT_LOG_S = 10.0
 
 Report = Callable[[str], None]
 
@@ -64,7 +66,7 @@ class SupervisedProcess:
         Raises:
             StackError: It ended, or was not ready in time. The last lines of its log say why.
         """
-        rotate(self.spec.log)
+        self._rotate()
         process = await self._spawn()
         deadline = time.monotonic() + within_s
         while process.returncode is None and not await ready():
@@ -104,7 +106,7 @@ class SupervisedProcess:
     async def _keep_alive(self, process: asyncio.subprocess.Process) -> None:
         delay = FIRST_DELAY_S
         while True:
-            code = await process.wait()
+            code = await self._end_of(process)
             if time.monotonic() - self._since > HEALTHY_S:
                 delay = FIRST_DELAY_S
             again: asyncio.subprocess.Process | None = None
@@ -120,6 +122,21 @@ class SupervisedProcess:
                 delay = min(2 * delay, LONGEST_DELAY_S)
                 again = await self._spawn_or_report()
             process = again
+
+    async def _end_of(self, process: asyncio.subprocess.Process) -> int:
+        """Wait for it; its log must not fill the disk meanwhile, however long that is."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_AT_LOG_S):
+                    return await process.wait()
+            except TimeoutError:
+                await asyncio.to_thread(self._rotate)
+
+    def _rotate(self) -> None:
+        try:
+            rotate(self.spec.log)
+        except OSError as error:
+            self._report(f"{self.spec.log} has grown large and cannot be put aside: {error}")
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -180,6 +197,11 @@ def describe(code: int) -> str:
 
 
 def rotate(log: Path) -> None:
-    """Keep one earlier log once this one has grown large."""
+    """Keep one earlier log once this one has grown large.
+
+    It is copied and cut, because a process that runs holds it open; it appends, so it goes on at the
+    beginning. What it says between the two is lost.
+    """
     if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)

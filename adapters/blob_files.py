@@ -5,9 +5,9 @@ All errors are `OSError`s, so that callers who may not import this module can st
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import os
-import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
@@ -20,7 +20,6 @@ from typing import BinaryIO, Final, Self
 from domain.blobs import BlobRef
 
 CHUNK: Final = 1024 * 1024  # bytes a read; larger ones gain nothing and hold memory for each reader
-LEFTOVER_AGE_S: Final = 24 * 3600  # no upload takes a day, so its writer must be gone
 
 
 class BlobMissing(FileNotFoundError):
@@ -180,14 +179,12 @@ def private_folder(folder: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers have left; other writers may be at work."""
-    now = time.time()
+    """Remove what killed writers have left; those at work hold a lock, which the kernel takes back."""
     for path in folder.iterdir():
-        try:
-            if now - path.lstat().st_mtime > LEFTOVER_AGE_S:
-                path.unlink()
-        except FileNotFoundError:
-            continue  # another process was quicker
+        # Locked, gone by now, or nothing that a writer makes.
+        with suppress(OSError), open_to_read(path) as file:
+            _lock(file)
+            path.unlink()
 
 
 @contextmanager
@@ -212,5 +209,20 @@ def _ref_of(path: Path) -> BlobRef:
 
 
 def _create(path: Path) -> BinaryIO:
+    """A new file that is locked for as long as it is open."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb")
+    while True:
+        file = os.fdopen(os.open(path, flags, 0o600), "wb")
+        try:
+            _lock(file)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+        except BlockingIOError:
+            path.unlink(missing_ok=True)
+        except OSError:  # a file system without locks, where nobody takes it for a leftover
+            return file
+        file.close()  # just now somebody took it for one
+
+
+def _lock(file: BinaryIO) -> None:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,7 +5,6 @@ import dataclasses
 import errno
 import hashlib
 import os
-import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -308,16 +307,20 @@ class TestLocalBlobs(BlobsContract):
         (blob,) = await listed(blobs)
         assert datetime.now(UTC) - blob.modified_at < timedelta(minutes=1)
 
-    async def test_leftovers_of_a_killed_writer_go_after_a_day(self, folder: Path) -> None:
-        LocalBlobs(folder)
-        (folder / "tmp" / "old").write_bytes(b"half a blob")
-        (folder / "tmp" / "young").write_bytes(b"half a blob")
-        two_days_ago = time.time() - 2 * 24 * 3600
-        os.utime(folder / "tmp" / "old", (two_days_ago, two_days_ago))
+    async def test_leftovers_of_a_killed_writer_go_and_what_is_being_written_stays(
+        self, blobs: LocalBlobs, folder: Path
+    ) -> None:
+        (folder / "tmp" / "leftover").write_bytes(b"half a blob")
 
-        LocalBlobs(folder)
+        async with blobs.writer() as writer:
+            await writer.write(HELLO)
+            LocalBlobs(folder)
+            left = [path.name for path in (folder / "tmp").iterdir()]
+            ref = await writer.commit()
 
-        assert [path.name for path in (folder / "tmp").iterdir()] == ["young"]
+        assert len(left) == 1
+        assert left != ["leftover"]
+        assert await content(blobs, ref.sha256) == HELLO
 
     async def test_a_blob_replaced_by_a_link_is_not_followed(
         self, blobs: Blobs, folder: Path

@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 #   make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo up test test-fast test-crash test-cluster test-docs test-fuzz test-past test-log test-webhooks lint format bench clean
+.PHONY: setup demo up test test-fast test-crash test-cluster test-docs test-fuzz test-past test-log test-soak test-webhooks lint format bench clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,10 @@ test-cluster: setup
 # Random commands, repeats, races and deaths; all that is read is compared after each step.
 test-log: setup
 	$(BIN)/python -m tests.log.machine $(ARGS)
+
+# Everything at once for half an hour while processes die: memory, disk, tasks, connections stay flat.
+test-soak: setup
+	$(BIN)/python -m tests.soak $(ARGS)
 
 # A receiver that is down for a simulated hour and 10,000 events, and kills of whoever delivers; a minute.
 test-webhooks: setup

@@ -289,8 +289,12 @@ class PostgresWebhookStore:
                         "synchronous_commit": "off",
                     },
                 )
-                async with pool.acquire() as connection:
-                    await make_tables(connection)
+                try:
+                    async with pool.acquire() as connection:
+                        await make_tables(connection)
+                except BaseException:
+                    pool.terminate()  # the next call opens another one
+                    raise
                 self._pool = pool
             return self._pool
 

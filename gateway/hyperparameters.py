@@ -9,6 +9,7 @@ from domain.jobs.spec import (
     SFT,
     TINY,
     TINY_SFT,
+    GrpoConfig,
     HyperparameterChoices,
     Hyperparameters,
     hyperparameters,
@@ -19,6 +20,7 @@ _COLUMNS: Final[dict[str, Hyperparameters]] = {
     "`sequence_classification`": Hyperparameters(),
     "`sft`": SFT,
     f"`sft` on `{TINY}`": TINY_SFT,
+    "`grpo`": hyperparameters("grpo", "any", HyperparameterChoices()),
     **{
         family: hyperparameters("tabular", family, HyperparameterChoices())
         for family in TABULAR_MODELS
@@ -33,7 +35,8 @@ def defaults_table() -> str:
     """A table in Markdown: what each hyperparameter is when it is left out."""
     columns = [_taken(name, values) for name, values in _COLUMNS.items()]
     head = ("if left out", *(f"`{name}`" if name in TAKEN else name for name in _COLUMNS))
-    names = [*columns[0], *(f"tabular.{name}" for name in TabularConfig.model_fields)]
+    grpo = (f"grpo.{name}" for name in GrpoConfig.model_fields)
+    names = [*columns[0], *grpo, *(f"tabular.{name}" for name in TabularConfig.model_fields)]
     rows = [
         (f"`{name}`", *(_shown(column[name]) if name in column else "–" for column in columns))
         for name in names
@@ -45,7 +48,13 @@ def defaults_table() -> str:
 def _taken(name: str, values: Hyperparameters) -> dict[str, Any]:
     plain = flat({key: dict(v) if isinstance(v, BaseModel) else v for key, v in values})
     taken = TAKEN.get(name) or plain.keys() - {"tabular"}
-    return {key: value for key, value in plain.items() if key in taken}
+    # A part that is one method's own stands in no other's column.
+    parts = {"preference", "grpo"} - {name.strip("`")}
+    return {
+        key: value
+        for key, value in plain.items()
+        if key in taken and key.partition(".")[0] not in parts
+    }
 
 
 def _shown(value: object) -> str:

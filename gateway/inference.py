@@ -1,13 +1,13 @@
 """Which weights answer: the versions in service, any other ready one, and the models they are based on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 from domain.base_models import BaseModelRecord
 from domain.inference import InService, ServedModel
-from domain.jobs.spec import Method
+from domain.jobs.spec import LANGUAGE_METHODS
 from domain.subjects import derived_id
 from gateway.predicting import adapter_of
 from projections.model_versions import VersionRow
@@ -45,7 +45,7 @@ class Catalog:
             return None
         return InService(models=tuple(map(served_model, active[:MOST_TOLD])))
 
-    async def active(self, method: Method | None = None) -> list[VersionRow]:
+    async def active(self, methods: Collection[str] | None = None) -> list[VersionRow]:
         """The version in service of every model that has one, the newest model first."""
         active = {}
         async for model in self._models():
@@ -55,7 +55,7 @@ class Catalog:
                 if row is not None:
                     active[row.id] = row
         self._known = active
-        return [row for row in active.values() if method in (None, row.spec["method"])]
+        return [row for row in active.values() if methods is None or row.spec["method"] in methods]
 
     async def model(self, name: str) -> ModelRow | None:
         return await self._queries.model(self._workspace, name)
@@ -69,7 +69,7 @@ class Catalog:
     async def base_models(self) -> list[BaseModel]:
         """Those of the language models in service, each once."""
         found = {}
-        for row in await self.active("sft"):
+        for row in await self.active(LANGUAGE_METHODS):
             if row.base_model not in found:
                 found[row.base_model] = self._base_model(row)
         return list(found.values())

@@ -16,13 +16,21 @@ _FIGURES: Final = (
     ("bits a byte", "bits_per_byte"),
 )
 
+_HOW: Final = {
+    "sft": "on conversations by supervised fine-tuning, with the loss taken over its answers alone",
+    "dpo": "on pairs of answers by direct preference optimisation (DPO)",
+    "orpo": "on pairs of answers by odds ratio preference optimisation (ORPO)",
+    "simpo": "on pairs of answers by simple preference optimisation (SimPO)",
+    "kto": "on rated answers by Kahneman-Tversky optimisation (KTO)",
+    "grpo": "on its own answers by rewards that can be checked (GRPO)",
+}
+
 
 def what(row: VersionRow) -> str:
     lora = row.spec["hyperparameters"]["lora"]
     layers = ", ".join(code(name) for name in lora["target_modules"])
     return (
-        "A language model, trained on conversations by supervised fine-tuning, with the loss taken "
-        "over its answers alone.\n"
+        f"A language model, trained {_HOW[row.method]}.\n"
         f"It is a LoRA adapter of rank {lora['rank']} and alpha {lora['alpha']:g} on {layers} "
         f"for {code(row.base_model)}, trained {row.label}."
     )

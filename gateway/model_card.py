@@ -3,7 +3,7 @@
 import json
 from typing import Any, Final
 
-from domain.jobs.spec import DEFAULT_BASE_MODEL
+from domain.jobs.spec import DEFAULT_BASE_MODEL, LANGUAGE_METHODS
 from gateway import language_model_card, table_model_card
 from gateway.markdown import code, number, table
 from projections.answers import Version
@@ -22,7 +22,7 @@ def model_card(version: Version) -> str:
     row = version.row
     if row.method == "tabular":
         return _table_card(version)
-    talks = row.method == "sft"
+    talks = row.method in LANGUAGE_METHODS
     evaluation = version.evaluation
     summary = evaluation.summary if evaluation else None
     parts = [

@@ -18,7 +18,7 @@ from domain.inference import (
     Refused,
     ServedModel,
 )
-from domain.jobs.spec import DEFAULT_BASE_MODEL, Method
+from domain.jobs.spec import DEFAULT_BASE_MODEL, LANGUAGE_METHODS, Method
 from domain.jobs.tabular import TABULAR_MODELS
 from domain.work import Failed, PredictReply, PredictRequest
 from gpu_agent.attempt_files import without_paths
@@ -329,7 +329,8 @@ def _key(served: ServedModel) -> str:
 def _that_fit(models: Iterable[ServedModel]) -> Iterator[ServedModel]:
     adapters: defaultdict[Method, Counter[str]] = defaultdict(Counter)
     for served in models:
-        over = adapters[served.method]
+        # Whatever they were trained by, language models lie over the same bases.
+        over = adapters["sft" if served.method in LANGUAGE_METHODS else served.method]
         full = len(over) >= BASES and served.base_model not in over
         if not full and over[served.base_model] < ADAPTERS:
             over[served.base_model] += 1

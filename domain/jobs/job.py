@@ -38,13 +38,13 @@ from domain.jobs.events import (
     JobSucceeded,
     MicroBatchHalved,
 )
+from domain.jobs.language_fit import language_misfit, learns_from
 from domain.jobs.spec import (
     BASE_MODELS,
     METHODS,
     DatasetRef,
     JobSpec,
     Method,
-    Tuning,
     hyperparameters,
 )
 from domain.jobs.table_fit import table_misfit, unknown_classes
@@ -319,8 +319,10 @@ def _spec(command: SubmitJob) -> JobSpec:
     method = command.method or METHODS[train.kind]
     base_model = command.base_model or BASE_MODELS[method]
     chosen = hyperparameters(method, base_model, command.hyperparameters)
-    _check_fit(method, base_model, chosen.tuning, train, test)
-    if misfit := table_misfit(method, base_model, command.hyperparameters, train, test):
+    _check_fit(method, base_model, train, test)
+    choices = command.hyperparameters
+    misfit = table_misfit(method, base_model, choices, train, test)
+    if misfit := misfit or language_misfit(method, choices):
         raise MethodUnfit(misfit)
     return JobSpec(
         method=method,
@@ -334,18 +336,14 @@ def _spec(command: SubmitJob) -> JobSpec:
     )
 
 
-def _check_fit(
-    method: Method, base_model: str, tuning: Tuning, train: DatasetRef, test: DatasetRef | None
-) -> None:
+def _check_fit(method: Method, base_model: str, train: DatasetRef, test: DatasetRef | None) -> None:
     for what, ref in (("dataset", train), ("test dataset", test)):
-        if ref is not None and METHODS[ref.kind] != method:
+        if ref is not None and not learns_from(method, ref.kind):
             raise MethodUnfit(
                 f"{method} cannot learn from the {what}: its rows are of the kind {ref.kind}, "
                 f"which is for {METHODS[ref.kind]}"
             )
     own = BASE_MODELS[method]
-    if tuning != "lora" and method == "sequence_classification":
-        raise MethodUnfit(f"{method} is trained with lora; {tuning} is for language models")
     if method != "tabular" and base_model in BASE_MODELS.values() and base_model != own:
         raise MethodUnfit(f"{method} cannot train {base_model}; its own base model is {own}")
     if test and (unknown := unknown_classes(train, test)):

@@ -11,6 +11,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, PathParameter
 
 from domain.inference import ServedModel
+from domain.jobs.spec import LANGUAGE_METHODS
 from domain.subjects import NAME
 from gateway.inference import BaseModel, Catalog, served_model
 from gateway.openai_api.errors import Failure
@@ -54,7 +55,9 @@ class Models:
         self._workspace = workspace
 
     async def listed(self) -> list[ModelObject]:
-        active = [self._version(row.model, row) for row in await self._catalog.active("sft")]
+        active = [
+            self._version(row.model, row) for row in await self._catalog.active(LANGUAGE_METHODS)
+        ]
         return [*active, *map(self._base, await self._catalog.base_models())]
 
     async def choose(self, id_: str) -> Chosen:
@@ -84,7 +87,7 @@ class Models:
         row = await self._catalog.version(model, chosen)
         if row is None:
             raise _no_model(f"The model '{model.name}' has no version {chosen}.")
-        if row.spec["method"] != "sft":
+        if row.spec["method"] not in LANGUAGE_METHODS:
             raise _no_model(
                 f"The model '{model.name}' classifies and cannot talk; "
                 f"use POST /api/v1/models/{model.name}/predict."

@@ -1,5 +1,6 @@
 """The rules of a job."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from domain.errors import NotFound, NotYours, Rejected, StaleAttempt
 from domain.jobs import job as jobs
 from domain.jobs.commands import (
     CancelJob,
+    ChangePriority,
     ClaimJob,
     CompleteJob,
     DatasetFacts,
@@ -34,6 +36,7 @@ from domain.jobs.events import (
     JobEvent,
     JobFailed,
     JobInterrupted,
+    JobReprioritised,
     JobStarted,
     JobSubmitted,
     JobSucceeded,
@@ -44,6 +47,7 @@ from domain.jobs.spec import (
     DEFAULT_BASE_MODEL,
     SFT,
     TINY,
+    GrpoConfig,
     HyperparameterChoices,
     Hyperparameters,
     JobSpec,
@@ -250,6 +254,10 @@ def test_what_is_chosen_is_laid_over_the_defaults_of_method_and_base_model() -> 
     )
 
 
+def choices(**chosen: Any) -> HyperparameterChoices:
+    return HyperparameterChoices.model_validate(chosen)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -266,12 +274,55 @@ def test_what_is_chosen_is_laid_over_the_defaults_of_method_and_base_model() -> 
             {"hyperparameters": HyperparameterChoices(tuning="qlora")},
             "sequence_classification is trained with lora; qlora is for language models",
         ),
+        ({"method": "grpo"}, "of the kind classification"),
+        ({"method": "dpo", "train": CHATS}, "dpo cannot learn from the dataset"),
+        (
+            {"train": CHATS, "hyperparameters": choices(grpo={"group_size": 4})},
+            "sft takes no grpo",
+        ),
+        (
+            {"train": CHATS, "hyperparameters": choices(preference={"beta": 0.2})},
+            "sft takes no preference",
+        ),
+        (
+            {
+                "method": "grpo",
+                "train": CHATS,
+                "hyperparameters": choices(grpo={"reward": "regular_expression"}),
+            },
+            "needs grpo.pattern",
+        ),
     ],
 )
 def test_a_method_is_not_let_near_what_it_cannot_train_or_learn_from(
     changes: dict[str, Any], reason: str
 ) -> None:
     job.when(submit(**changes)).then_rejected(jobs.MethodUnfit, reason)
+
+
+def test_reinforcement_takes_conversations_and_what_is_chosen_of_it() -> None:
+    asked = choices(grpo={"group_size": 4, "reward": "numeric"}, tuning="qlora")
+
+    spec = spec_of(submit(train=CHATS, method="grpo", hyperparameters=asked))
+
+    assert (spec.method, spec.base_model) == ("grpo", TINY)
+    assert spec.hyperparameters.grpo == GrpoConfig(group_size=4, reward="numeric")
+    assert spec.hyperparameters.tuning == "qlora"
+    assert spec.hyperparameters.lora.dropout == 0
+
+
+def test_what_came_later_is_written_only_where_it_says_something() -> None:
+    """An agent of an older build refuses what it does not know, and does all other work."""
+    plain = spec_of(submit(train=CHATS))
+    chosen = spec_of(submit(train=CHATS, hyperparameters=choices(schedule="cosine")))
+    later = {"tuning", "schedule", "precision", "optimizer", "keep_best", "preference", "grpo"}
+
+    assert plain.model_dump()["hyperparameters"].keys().isdisjoint(later)
+    assert chosen.model_dump()["hyperparameters"].keys() & later == {"schedule"}
+    assert plain.in_full()["hyperparameters"].keys() >= later
+    assert plain.in_full()["hyperparameters"]["lora"]["rslora"] is False
+    assert type(plain).model_validate_json(plain.model_dump_json()) == plain
+    assert json.loads(json.dumps(plain.in_full())) == plain.in_full()
 
 
 def test_rows_of_all_kinds_that_a_language_model_learns_from_may_be_mixed() -> None:

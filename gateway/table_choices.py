@@ -17,7 +17,7 @@ def chosen(
     """Add what one field says; names are parted as a line of CSV is, so that any can be quoted.
 
     Raises:
-        Problem: 422, it names nothing that can be.
+        Problem: 400, it names nothing that can be.
     """
     if field == "schema" and value not in SHIPPED:
         raise invalid(field, f"one of {', '.join(SHIPPED)}", where)
@@ -36,7 +36,7 @@ def table_choice(**fields: str | None) -> TableChoice:
     """What all fields say together; None is nothing said.
 
     Raises:
-        Problem: 422, with the field.
+        Problem: 400, with the field.
     """
     choice = TableChoice()
     for field, value in fields.items():

@@ -20,7 +20,7 @@ def checked_rows(schema: dict[str, Any] | None, rows: Sequence[Values]) -> tuple
     """The same rows with every input named; a category that training has not seen is missing.
 
     Raises:
-        Problem: 422, with the row and the column of each wrong value.
+        Problem: 400, with the row and the column of each wrong value.
     """
     if schema is None:
         raise RuntimeError("a model of a table has the schema of its rows")

@@ -190,7 +190,7 @@ def kind_of(asked: Asked) -> RowKind | None:
     """The kind that was asked for; whoever says what columns are for means a table.
 
     Raises:
-        Problem: 422, what was asked for does not fit together.
+        Problem: 400, what was asked for does not fit together.
     """
     kind: RowKind | None = "tabular" if asked.table.chosen else asked.kind
     if asked.kind not in {None, kind}:

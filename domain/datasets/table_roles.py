@@ -11,9 +11,11 @@ from domain.datasets.tables import MAX_CATEGORIES, MAX_CATEGORY_CHARS, ColumnRol
 
 TARGET_NAMES: Final = ("target", "label", "class", "outcome", "diagnosis")
 NUMERIC_SHARE: Final = 0.9  # of the cells that are not empty; the rest is reported as unreadable
-IDENTIFIER_SHARE: Final = 0.5  # of different values; a code that repeats more often is a category
+IDENTIFIER_SHARE: Final = 0.5  # of different values; a number of something repeats more often
+LEAST_IDENTIFIERS: Final = 10  # different ones; fewer are a code, such as that of a site
 JUDGED_ROWS: Final = 100_000  # identifiers are told by the first ones, so that memory is bounded
-_IDENTIFIERS: Final = frozenset({"id", "uuid", "guid", "no", "nr", "number"})
+_IDENTIFIERS: Final = frozenset({"id", "uuid", "guid"})
+_NUMBERS: Final = frozenset({"no", "nr", "number"})  # of a patient, or of rooms
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -30,11 +32,13 @@ class ColumnFacts:
     longest: int = 0  # characters
     spellings: Spellings = field(default_factory=lambda: Spellings(MAX_CATEGORIES))
     _seen: set[bytes] = field(default_factory=set)
-    _named: bool = False
+    _identifies: bool = False
+    _counts: bool = False
 
     def __post_init__(self) -> None:
         words = [word.lower() for word in _WORD.findall(self.name)]
-        self._named = bool(words) and bool({words[0], words[-1]} & _IDENTIFIERS)
+        ends = {words[0], words[-1]} if words else set()
+        self._identifies, self._counts = bool(ends & _IDENTIFIERS), bool(ends & _NUMBERS)
 
     @property
     def judged(self) -> int:
@@ -47,10 +51,11 @@ class ColumnFacts:
 
     @property
     def is_identifier(self) -> bool:
-        """Called like one, nearly another one in every row, and no measurement."""
-        return (
-            self._named and not self.fractions and self.different >= IDENTIFIER_SHARE * self.judged
-        )
+        """Called like one, of many values, and no measurement."""
+        many = self.different >= IDENTIFIER_SHARE * self.judged
+        if self._identifies:
+            many = many or self.different >= LEAST_IDENTIFIERS
+        return (self._identifies or self._counts) and many and not self.fractions
 
     def add(self, text: str, *, decimal_comma: bool) -> None:
         self.rows += 1
@@ -65,7 +70,7 @@ class ColumnFacts:
             self.numbers += number is not None
             self.fractions += number is not None and not number.is_integer()
         self.spellings.add(text)
-        if self._named and self.rows <= JUDGED_ROWS:
+        if (self._identifies or self._counts) and self.rows <= JUDGED_ROWS:
             self._seen.add(text_digest(stripped))
 
 

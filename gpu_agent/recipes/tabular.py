@@ -22,7 +22,7 @@ from gpu_agent.protocol import ChildInput
 from gpu_agent.schedule import in_words, log, total_steps, warning
 from gpu_agent.tabular import mlp
 from gpu_agent.tabular.features import Features
-from gpu_agent.tabular.fitting import Part, fit_boosting, fit_regression, one_thread
+from gpu_agent.tabular.fitting import Part, fit_boosting, fit_regression
 from gpu_agent.tabular.model import TabularModel
 from gpu_agent.tabular.rows import TableSplits, label_numbers, read_table_splits, values_of
 from gpu_agent.tabular.scores import log_loss
@@ -65,8 +65,7 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
         total_parameters=parameters,
     )
     started = time.monotonic()
-    with one_thread():
-        trained = yield from fit(order, assignment, splits, features)
+    trained = yield from fit(order, assignment, splits, features)
     folder = order.work_dir / "model"
     trained.model.save(folder, _settings(spec))
     yield log(f"finished after {trained.steps} steps; training loss {trained.final_loss:.4f}")

@@ -25,7 +25,7 @@ from gpu_agent.protocol import ChildInput
 from gpu_agent.schedule import log
 from gpu_agent.statistics import Comparison, compare
 from gpu_agent.tabular.features import Features
-from gpu_agent.tabular.fitting import Part, fit_regression, one_thread
+from gpu_agent.tabular.fitting import Part, fit_regression
 from gpu_agent.tabular.model import TabularModel
 from gpu_agent.tabular.rows import (
     TableSplits,
@@ -61,12 +61,10 @@ def evaluate(order: ChildInput, assignment: EvaluateAssignment) -> Iterator[Fact
     yield log(f"evaluating on {describe(set_up('cpu', threads=1)).device_name}")
     splits = read_table_splits(spec, order.files.train, order.files.test)
     model = _model(order, splits, assignment.labels)
-    with one_thread():
-        tuned = _run(model, splits.test)
-        commonest = _commonest(splits)
-        base = commonest
-        if spec.base_model != LOGISTIC_REGRESSION:
-            base = _run(regression(splits), splits.test)
+    tuned, commonest = _run(model, splits.test), _commonest(splits)
+    base = commonest
+    if spec.base_model != LOGISTIC_REGRESSION:
+        base = _run(regression(splits), splits.test)
     path = order.work_dir / "outputs.jsonl"
     _write_outputs(path, splits.test, base, commonest, tuned)
     summary = _summary(splits.test, base, commonest, tuned, began)

@@ -52,7 +52,7 @@ def fit_regression(rows: Part, config: TabularConfig) -> Fitted:
         random_state=0,
     )
     remarks: tuple[str, ...] = ()
-    with warnings.catch_warnings(record=True) as caught:
+    with one_thread(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         regression.fit(rows.matrix, rows.targets)
     if caught:
@@ -78,7 +78,8 @@ def fit_boosting(
         early_stopping=False,  # it would hold out rows of its own, and part groups
         random_state=seed,
     )
-    boosting.fit(rows.matrix, rows.targets)
+    with one_thread():
+        boosting.fit(rows.matrix, rows.targets)
     kept = own.max_iter
     remarks: tuple[str, ...] = ()
     if config.keep_best and len(validation):

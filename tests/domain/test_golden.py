@@ -13,7 +13,8 @@ GOLDEN = sorted((HERE / "golden").glob("*.json"))
 LANGUAGE_MODELS = sorted((HERE / "golden_language_models").glob("*.json"))
 QUEUE = sorted((HERE / "golden_queue").glob("*.json"))
 TRAINING = sorted((HERE / "golden_training").glob("*.json"))
-ALL = GOLDEN + LANGUAGE_MODELS + QUEUE + TRAINING
+TABLES = sorted((HERE / "golden_tables").glob("*.json"))
+ALL = GOLDEN + LANGUAGE_MODELS + QUEUE + TRAINING + TABLES
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import httpx
 from typing_extensions import override
 
-from tests.e2e.harness import Stack
+from tests.e2e.harness import NO_AUTHORITIES, Stack
 
 AWAY: Final = (httpx.TransportError, FileNotFoundError, json.JSONDecodeError, KeyError)
 REPEAT_S: Final = 0.1
@@ -47,6 +47,7 @@ class Load:
                     headers={**self.authorization, "Idempotency-Key": key},
                     timeout=REQUEST_S,
                     trust_env=False,
+                    verify=NO_AUTHORITIES,
                     **request,
                 )
                 if answer.is_success:
@@ -65,6 +66,7 @@ class Load:
                 headers=self.authorization,
                 timeout=REQUEST_S,
                 trust_env=False,
+                verify=NO_AUTHORITIES,
             )
         except AWAY:
             return None
@@ -165,7 +167,7 @@ class Reader(Client):
             url = f"{self._load.stack.url}/api/v1/events"
             timeout = httpx.Timeout(5, read=30)
             with (
-                httpx.Client(timeout=timeout, trust_env=False) as client,
+                httpx.Client(timeout=timeout, trust_env=False, verify=NO_AUTHORITIES) as client,
                 client.stream("GET", url, headers=headers) as answer,
             ):
                 for line in answer.iter_lines() if answer.is_success else ():

@@ -3,14 +3,13 @@
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import Stack, running_stack, wait_for
+from tests.e2e.harness import Stack, wait_for
 
 pytestmark = [
     pytest.mark.infra,
@@ -18,12 +17,6 @@ pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed"),
 ]
-
-
-@pytest.fixture(scope="module")
-def stream_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("streams") / "data") as running:
-        yield running
 
 
 @contextmanager
@@ -67,9 +60,8 @@ def recorded_ids(stack: Stack, job_id: str) -> list[int]:
 
 
 def test_lines_are_live_and_a_reconnect_goes_on_across_a_gateway_restart(
-    stream_stack: Stack, few_rows: bytes, tmp_path: Path
+    stack: Stack, few_rows: bytes, tmp_path: Path
 ) -> None:
-    stack = stream_stack
     dataset_id = stack.upload(few_rows)["id"]
     body = {"model": "streams", "dataset_id": dataset_id, "hyperparameters": {"epochs": 2}}
     job_id = stack.post("/jobs", body)["id"]
@@ -94,24 +86,3 @@ def test_lines_are_live_and_a_reconnect_goes_on_across_a_gateway_restart(
     received = [i for i in ids(first) + ids(second) if i in set(recorded)]
     assert received == recorded
     assert [i for i in ids(after_end) if i in set(recorded)] == [i for i in recorded if i > last]
-
-
-def test_an_open_stream_does_not_hold_up_a_stop(
-    stream_stack: Stack, few_rows: bytes, tmp_path: Path
-) -> None:
-    dataset_id = stream_stack.upload(few_rows)["id"]
-    body = {"model": "streams", "dataset_id": dataset_id, "hyperparameters": {"epochs": 50}}
-    job_id = stream_stack.post("/jobs", body)["id"]
-    output = tmp_path / "open"
-
-    with curl(stream_stack, job_id, output):
-        wait_for("live lines", lambda: ids(output))
-        began = time.monotonic()
-        stream_stack.stop()
-        took = time.monotonic() - began
-
-    assert stream_stack.processes() == []
-    assert took < 40  # the agent alone may take up to ten seconds to bring its child to an end
-    stream_stack.start()
-    stream_stack.http.post(f"/api/v1/jobs/{job_id}/cancel").raise_for_status()
-    stream_stack.job_until(job_id, lambda job: job["status"] == "cancelled")

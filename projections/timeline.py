@@ -75,7 +75,8 @@ def read_entries(message: Message) -> Sequence[TimelineEntry]:
     Raises:
         Unreadable: A header is missing or damaged.
     """
-    type_, headers = message.type, message.headers
+    headers = message.headers
+    type_ = headers.get("ce-type", "")
     try:
         version = int(headers.get("ce-schemaversion", "1"))
         if as_written(type_) != version:

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from domain.work import (
     EvaluateAssignment,
@@ -15,7 +15,7 @@ from domain.work import (
     TrainAssignment,
     TrainingFinished,
 )
-from gpu_agent.outcomes import DataUnreadable, WorkFailed, out_of_memory
+from gpu_agent.outcomes import DataUnreadable, StopAsked, WorkFailed, out_of_memory
 from gpu_agent.pipes import Orders, claim_stdout, die_with_parent, leave_out_quantisation
 from gpu_agent.protocol import ChildInput, encode_fact
 
@@ -35,23 +35,33 @@ def main() -> None:
 
 
 def _until_stopped(order: ChildInput, orders: Orders) -> Iterator[Fact]:
-    step = 0
+    step, stopping = 0, False
     if isinstance(order.assignment, TrainAssignment) and order.assignment.resume_from:
         step = order.assignment.resume_from.step
     try:
-        for fact in _work(order):
+        work = _facts(order)
+        fact = next(work, None)
+        while fact is not None:
             yield fact
             if isinstance(fact, StepDone):
                 step = fact.step
-            if orders.stop and not isinstance(fact, ENDS):
-                yield Stopped(step=step)
-                return
+            if orders.stop and not stopping and not isinstance(fact, ENDS):
+                stopping = True
+                fact = work.throw(StopAsked())
+            else:
+                fact = next(work, None)
+    except StopAsked:
+        yield Stopped(step=step)
     except WorkFailed as failure:
         yield failure.fact()
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         yield Failed(code="out_of_memory", message=_first_line(error), retryable=False)
+
+
+def _facts(order: ChildInput) -> Generator[Fact, None, None]:
+    yield from _work(order)
 
 
 def _work(order: ChildInput) -> Iterator[Fact]:

@@ -25,7 +25,7 @@ from gpu_agent.checkpoints import (
     random_state,
 )
 from gpu_agent.optimizers import make_optimizer
-from gpu_agent.outcomes import WorkFailed, out_of_memory
+from gpu_agent.outcomes import StopAsked, WorkFailed, out_of_memory
 from gpu_agent.schedule import (
     in_words,
     learning_rate,
@@ -102,6 +102,7 @@ def steps(
 
     Raises:
         WorkFailed: the arithmetic broke down, or memory did not do for a single row.
+        StopAsked: as it was thrown in at a step, which has left a training checkpoint.
     """
     config = plan.config
     optimizer = make_optimizer(config, weights.values())
@@ -128,15 +129,17 @@ def steps(
                 yield from _written(checkpoints, wait=True)
                 raise type(failure)(f"{failure}; {_kept(checkpoints)}") from failure
             now = time.monotonic()
-            yield StepDone(
-                step=state.step,
-                epoch=state.step / per_epoch,
-                loss=done.loss,
-                learning_rate=rate,
-                grad_norm=done.norm,
-                tokens_per_s=done.tokens / (now - clock),
-                step_s=now - clock,
-                eta_s=(now - began) / (state.step - began_at) * (total - state.step),
+            stopping = yield from _told(
+                StepDone(
+                    step=state.step,
+                    epoch=state.step / per_epoch,
+                    loss=done.loss,
+                    learning_rate=rate,
+                    grad_norm=done.norm,
+                    tokens_per_s=done.tokens / (now - clock),
+                    step_s=now - clock,
+                    eta_s=(now - began) / (state.step - began_at) * (total - state.step),
+                )
             )
             epoch_over = state.step % per_epoch == 0
             if epoch_over:
@@ -147,10 +150,13 @@ def steps(
                 yield ended
                 yield log(in_words(ended, config.epochs))
                 epoch_began = time.monotonic()
-            due = epoch_over or state.step % config.checkpoint_every == 0
+            due = epoch_over or stopping or state.step % config.checkpoint_every == 0
             yield from _written(checkpoints, wait=due)
             if due:
                 checkpoints.take(weights, optimizer, best, state, state.step // per_epoch)
+            if stopping:
+                yield from _written(checkpoints, wait=True)
+                raise StopAsked
         yield from _written(checkpoints, wait=True)
     if state.step < total:
         yield log(
@@ -158,6 +164,15 @@ def steps(
             f"a validation loss below {state.best_loss:.4f}, that of step {state.best_step}"
         )
     return _with_best(state, weights, best)
+
+
+def _told(done: StepDone) -> Generator[Fact, None, bool]:
+    """Tell of a step, and give whether it is to be the last."""
+    try:
+        yield done
+    except StopAsked:
+        return True
+    return False
 
 
 def _begun(

@@ -12,6 +12,10 @@ class WorkFailed(Exception):
         return Failed(code=self.code, message=str(self), retryable=False)
 
 
+class StopAsked(Exception):
+    """Thrown into the work between two facts: leave a training checkpoint where there is one to leave, and end."""
+
+
 class BaseModelRefused(WorkFailed):
     """The base model is unknown, unpinned, altered, or holds something that could run as code."""
 

@@ -15,6 +15,7 @@ from domain.work import CheckpointWritten, EpochDone, Fact, LogLine, MicroBatchH
 from gpu_agent import loop
 from gpu_agent.checkpoints import LoopState, read_state
 from gpu_agent.loop import Measured, Plan, Rows
+from gpu_agent.outcomes import StopAsked
 from gpu_agent.schedule import (
     LossDiverged,
     LossNotFinite,
@@ -316,3 +317,28 @@ def test_scale_of_float16_is_lowered_and_survives_a_checkpoint(tmp_path: Path) -
     assert not math.isfinite(of_kind(facts, StepDone)[0].grad_norm)
     assert (resumed.loss_scale, resumed.scale_growth) == (state.loss_scale, state.scale_growth)
     assert torch.equal(again.weight, line.weight)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4, 20])
+def test_run_that_is_stopped_leaves_a_checkpoint_to_go_on_from(step: int, tmp_path: Path) -> None:
+    """At any step: between two checkpoints, at one, at the end of an epoch, at the last one."""
+    whole = Line(validation=[3.0, 1.0, 2.0, 4.0, 5.0])
+    run(whole, plan(tmp_path / "whole", keep_best=True))
+    line = Line(validation=[3.0, 1.0, 2.0, 4.0, 5.0])
+    running = loop.steps(line, {"w": line.weight}, plan(tmp_path / "a", keep_best=True))
+    told: list[Fact] = []
+
+    for fact in running:
+        told.append(fact)
+        if isinstance(fact, StepDone) and fact.step == step:
+            break
+    told.append(running.throw(StopAsked()))
+    with pytest.raises(StopAsked):
+        told.extend(running)
+
+    last = of_kind(told, CheckpointWritten)[-1]
+    assert last.step == step
+    assert of_kind(told, StepDone)[-1].step == step
+    again = Line(validation=[3.0, 1.0, 2.0, 4.0, 5.0])
+    run(again, plan(tmp_path / "b", Path(last.folder), keep_best=True))
+    assert torch.equal(again.weight, whole.weight)

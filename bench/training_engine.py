@@ -1,7 +1,6 @@
-"""One engine of `bench.recipes`, in a process of its own: prints its figures as one JSON line.
+"""One engine of `bench.training`, in a process of its own: prints its figures as one JSON line.
 
-    python -m bench.recipe_engine ours|trainer|grouped FOLDER SEED
-    python -m bench.recipe_engine serving
+    python -m bench.training_engine ours|trainer|grouped|trl|trl_packed FOLDER SEED
 
 Every engine gets the same rows, first weights, steps and learning rates. It says "waiting" before each step
 and takes it when a line comes. Memory is counted from what the process holds once its libraries are loaded.
@@ -18,14 +17,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from typing_extensions import override
 
-from bench.serving_speed import serving_16_vs_1
 from domain.jobs.spec import ALL_LINEAR, Hyperparameters, LoraConfig
 from domain.work import StepDone
 from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.data import shuffled_batches
 from gpu_agent.environment import set_up
 from gpu_agent.language_model import LanguageModel, load_language_model
+from gpu_agent.learner import MICRO_BATCH_TOKENS
+from gpu_agent.loop import Plan
 from gpu_agent.lora import add_lora
 from gpu_agent.recipes import sft
 from gpu_agent.rendering import Rendered
@@ -116,9 +117,10 @@ def ours(
 ) -> tuple[list[float], Forward]:
     model = load(folder)
     weights = add_lora(model, LORA, seed)
+    plan = Plan(CONFIG, seed, "float32", MICRO_BATCH_TOKENS, folder / f"ours-{seed}")
     losses: list[float] = []
     turns.wait()
-    for fact in sft.steps(model, weights, rows, (), CONFIG, seed, None, folder / f"ours-{seed}"):
+    for fact in sft.steps(model, weights, rows, (), plan):
         if isinstance(fact, StepDone):
             losses.append(fact.loss)
             if fact.eta_s:
@@ -127,13 +129,101 @@ def ours(
     return losses, model.network
 
 
+def adapted(folder: Path, seed: int) -> Any:
+    """The network under peft's own adapter, with the first weights that ours begins with."""
+    import peft  # noqa: PLC0415 - our own engine does without these two
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    first = {name: weight.data for name, weight in add_lora(load(folder), LORA, seed).items()}
+    bare = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    config = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    network = peft.get_peft_model(bare, config)
+    peft.set_peft_model_state_dict(network, first)
+    return network
+
+
+def trl(
+    folder: Path, seed: int, rows: list[Rendered], *, packing: bool, turns: Turns
+) -> tuple[list[float], Forward]:
+    """TRL's SFTTrainer on the same tokens, with the loss on the same ones.
+
+    Packed, a batch has as many full rows as come nearest to the tokens of ours, so that the steps
+    are as many; without flash attention its rows see one another.
+    """
+    from datasets import Dataset  # noqa: PLC0415 - our own engine does without these
+    from transformers import TrainerCallback  # noqa: PLC0415
+    from trl.trainer.sft_config import SFTConfig  # noqa: PLC0415
+    from trl.trainer.sft_trainer import SFTTrainer  # noqa: PLC0415
+
+    losses: list[float] = []
+
+    class Watched(SFTTrainer):
+        @override
+        def compute_loss(self, *given: Any, **named: Any) -> Any:
+            loss: Any = super().compute_loss(*given, **named)  # type: ignore[no-untyped-call]
+            losses.append((loss[0] if isinstance(loss, tuple) else loss).item())
+            return loss
+
+    class OneByOne(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            turns.wait()
+
+    tokens = sum(len(row.ids) for row in rows)
+    context = load_context(folder)
+    size = max(1, round(tokens / context / (len(rows) / BATCH))) if packing else BATCH
+    arguments = SFTConfig(
+        output_dir=str(folder / f"trl-{packing}-{seed}"),
+        per_device_train_batch_size=size,
+        num_train_epochs=1,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        max_length=context,
+        packing=packing,
+        gradient_checkpointing=False,
+        bf16=False,
+        completion_only_loss=True,
+        train_sampling_strategy="sequential",
+        seed=seed,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        dataloader_pin_memory=False,
+    )
+    network = adapted(folder, seed)
+    data = Dataset.from_list(
+        [
+            {"input_ids": list(row.ids), "completion_mask": [int(each) for each in row.supervised]}
+            for row in rows
+        ]
+    )
+    Watched(
+        model=network,
+        args=arguments,
+        train_dataset=data,
+        processing_class=load(folder).tokenizer,
+        callbacks=[OneByOne()],
+    ).train()
+    turns.end()
+    return losses, network.eval()
+
+
+def load_context(folder: Path) -> int:
+    context: int = json.loads((folder / "model" / "config.json").read_bytes())[
+        "max_position_embeddings"
+    ]
+    return context
+
+
 def trainer(
     folder: Path, seed: int, rows: list[Rendered], sampling: str, turns: Turns
 ) -> tuple[list[float], Forward]:
     """transformers' Trainer over peft, as its documentation shows it."""
-    import peft  # noqa: PLC0415 - our own engine does without these two
-    from transformers import (  # noqa: PLC0415
-        AutoModelForCausalLM,
+    from transformers import (  # noqa: PLC0415 - our own engine does without it
         Trainer,
         TrainerCallback,
         TrainingArguments,
@@ -151,13 +241,7 @@ def trainer(
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             turns.wait()
 
-    first = {name: weight.data for name, weight in add_lora(load(folder), LORA, seed).items()}
-    bare = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
-    config = peft.LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    network = peft.get_peft_model(bare, config)
-    peft.set_peft_model_state_dict(network, first)
+    network = adapted(folder, seed)
     arguments = TrainingArguments(
         output_dir=str(folder / f"{sampling}-{seed}"),
         per_device_train_batch_size=BATCH,
@@ -189,7 +273,8 @@ def trainer(
 def measure(engine: str, folder: Path, seed: int) -> dict[str, Any]:
     rows, held_out = read_rows(folder / "train.json"), read_rows(folder / "held_out.json")
     if engine != "ours":
-        for library in ("accelerate", "peft", "transformers.trainer"):
+        own = ("datasets", "trl.trainer.sft_trainer") if engine.startswith("trl") else ()
+        for library in ("accelerate", "peft", "transformers.trainer", *own):
             importlib.import_module(library)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # sets the peak back
     before = memory("VmRSS")
@@ -200,8 +285,12 @@ def measure(engine: str, folder: Path, seed: int) -> dict[str, Any]:
         # Ours shuffles by itself, and these are its batches; grouping by length chooses its own.
         batches = shuffled_batches(len(rows), BATCH, seed, epoch=0)
         ordered = [rows[at] for batch in batches for at in batch]
-        sampling = "sequential" if engine == "trainer" else "group_by_length"
-        losses, forward = trainer(folder, seed, ordered, sampling, turns)
+        if engine.startswith("trl"):
+            packing = engine == "trl_packed"
+            losses, forward = trl(folder, seed, ordered, packing=packing, turns=turns)
+        else:
+            sampling = "sequential" if engine == "trainer" else "group_by_length"
+            losses, forward = trainer(folder, seed, ordered, sampling, turns)
     peak = memory("VmHWM")
     return {
         "engine": engine,
@@ -218,10 +307,7 @@ def measure(engine: str, folder: Path, seed: int) -> dict[str, Any]:
 
 def main() -> None:
     set_up("cpu", THREADS)
-    if sys.argv[1] == "serving":
-        result: dict[str, Any] = {"serving_16_vs_1": serving_16_vs_1()}
-    else:
-        result = measure(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    result = measure(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
     print(json.dumps(result), flush=True)
 
 

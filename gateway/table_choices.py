@@ -24,7 +24,10 @@ def chosen(
     if field in _TEXTS:
         return choice.model_copy(update={_TEXTS[field]: value})
     try:
-        names = tuple(name.strip() for name in next(csv.reader([value], strict=True), []))
+        names = tuple(
+            name.strip()
+            for name in next(csv.reader([value], strict=True, skipinitialspace=True), [])
+        )
     except csv.Error:
         raise invalid(field, NAMES, where) from None
     if not names or len(names) > MAX_COLUMNS or not all(map(is_name, names)):

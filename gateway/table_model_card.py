@@ -24,13 +24,14 @@ _REASONS: Final = {
 }
 _FEATURES: Final = """\
 import json
+from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
-described = json.load(open("model/model.json"))
-schema = json.load(open("model/schema.json"))
-labels = json.load(open("model/labels.json"))
+described = json.loads(Path("model/model.json").read_text())
+schema = json.loads(Path("model/schema.json").read_text())
+labels = json.loads(Path("model/labels.json").read_text())
 weights = load_file("model/model.safetensors")
 
 

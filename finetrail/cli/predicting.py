@@ -67,7 +67,7 @@ def value_of(text: str) -> Value:
 
 def _typed(line: str) -> Row:
     row: Row = {}
-    for cell in next(csv.reader([line]), []):
+    for cell in next(csv.reader([line], skipinitialspace=True), []):
         name, equals, text = cell.partition("=")
         if not equals or not name.strip():
             raise UsageProblem(f"--row takes COLUMN=VALUE,COLUMN=VALUE, not {line!r}")

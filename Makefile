@@ -52,6 +52,10 @@ test-crash: setup
 test-cluster: setup
 	$(BIN)/python -m tests.cluster.kills $(ARGS)
 
+# Fifty jobs of three users on two agents, of which one is killed; every decision and every reason is checked.
+test-queue: setup
+	FINETRAIL_TEST_QUEUE_JOBS=50 $(BIN)/pytest tests/queueing $(ARGS)
+
 # Random commands, repeats, races and deaths; all that is read is compared after each step.
 test-log: setup
 	$(BIN)/python -m tests.log.machine $(ARGS)

@@ -115,6 +115,11 @@ _JOB: Final = {
     "dataset_id": _DATASET_ID,
     "test_dataset_id": None,
     "spec": {"seed": 0, "split": _SPLIT, "hyperparameters": _HYPERPARAMETERS},
+    "submitted_by": "key:3f9a2c1b",
+    "priority": 50,
+    "pool": None,
+    "needs": {"accelerator": None, "memory_bytes": None},
+    "waiting": None,
     "supervision": None,
     "epochs": [
         {
@@ -134,6 +139,19 @@ _JOB: Final = {
     "created_at": _TIME,
     "started_at": _TIME,
     "ended_at": None,
+    "sequence": 21,
+}
+_SHARES: Final = {
+    "patience": 100,
+    "memory": 50,
+    "evaluations_first": True,
+    "everyone": {"weight": 1, "running": 2, "queued": 50},
+    "users": {"key:3f9a2c1b": {"weight": 2, "running": 4, "queued": None}},
+}
+_POLICY: Final = _SHARES | {
+    "number": 1,
+    "set_at": _TIME,
+    "set_by": "key:Ab3dEf7h",
     "sequence": 21,
 }
 _MODEL: Final = {
@@ -233,6 +251,7 @@ _AGENT: Final = {
     "connected": True,
     "last_seen": _TIME,
     "slots": 1,
+    "pool": "default",
     "holds": [{"work_id": _ID, "attempt": 1}],
     "serving": "ready",
     "sequence": 3,
@@ -311,6 +330,8 @@ REQUESTS: Final = MappingProxyType[Operation, Any](
         (f"{_API}/jobs/{{job_id}}/logs", "post"): {
             "lines": [{"level": "WARNING", "message": "the room is getting warm"}]
         },
+        (f"{_API}/jobs/{{job_id}}/priority", "post"): {"priority": 80},
+        (f"{_API}/queue/policy", "put"): _SHARES,
         (f"{_API}/models/{{name}}/activate", "post"): {"version": 1},
         (f"{_API}/models/{{name}}/predict", "post"): {"texts": ["where is my parcel?"]},
         (f"{_API}/models/{{name}}/versions/{{number}}/links", "post"): {
@@ -361,6 +382,7 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
         (f"{_API}/jobs", "get"): _page(_JOB),
         (f"{_API}/jobs/{{job_id}}", "get"): _JOB,
         (f"{_API}/jobs/{{job_id}}/cancel", "post"): _JOB | {"status": "cancelling"},
+        (f"{_API}/jobs/{{job_id}}/priority", "post"): _JOB | {"priority": 80},
         (f"{_API}/jobs/{{job_id}}/logs", "get"): _page(_LINE),
         (f"{_API}/jobs/{{job_id}}/logs", "post"): {"sequence": 311, "lines": 1},
         (f"{_API}/jobs/{{job_id}}/metrics", "get"): _page(_STEP),
@@ -490,6 +512,8 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
                 }
             ],
         },
+        (f"{_API}/queue/policy", "get"): _POLICY,
+        (f"{_API}/queue/policy", "put"): _POLICY,
         (f"{_API}/queue", "get"): _page(
             {
                 "work_id": _ID,
@@ -497,7 +521,19 @@ RESPONSES: Final = MappingProxyType[Operation, Any](
                 "method": "sequence_classification",
                 "attempt": 1,
                 "status": "waiting",
+                "user": "key:3f9a2c1b",
+                "priority": 50,
+                "pool": None,
+                "needs": {"accelerator": None, "memory_bytes": None},
                 "position": 1,
+                "waiting": {
+                    "position": 1,
+                    "code": "agents_busy",
+                    "reason": f"the only agent that can run it is busy: box with job {_ID}",
+                    "ahead": 0,
+                    "estimated_start": _TIME,
+                    "estimate": None,
+                },
                 "agent_id": None,
                 "reason": None,
                 "queued_at": _TIME,

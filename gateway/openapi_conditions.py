@@ -25,12 +25,15 @@ TAGGED: Final = frozenset(
         "/api/v1/keys/{key_id}",
         "/api/v1/webhooks/{webhook_id}",
         "/api/v1/people/{person_id}",
+        "/api/v1/queue/policy",
     }
 )
 GUARDED: Final = frozenset(
     {
         ("/api/v1/datasets/{dataset_id}", "delete"),
         ("/api/v1/jobs/{job_id}/cancel", "post"),
+        ("/api/v1/jobs/{job_id}/priority", "post"),
+        ("/api/v1/queue/policy", "put"),
         ("/api/v1/models/{name}/activate", "post"),
         ("/api/v1/evaluations/{evaluation_id}/cancel", "post"),
         ("/api/v1/agents/{agent_id}/drain", "post"),

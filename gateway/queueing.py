@@ -18,6 +18,7 @@ from domain.queues.policy import BUILT_IN, MAX_USERS, MEMORY, PATIENCE, QueuePol
 from domain.queues.queue import queue_id
 from domain.queues.state import Queue
 from domain.queues.waiting import Blocked, Wait, explain
+from gateway.as_of import HEADER
 from gateway.authentication import Principal
 from gateway.commanding import Caller, Commands, Done, note_of
 from gateway.etags import IfMatch, answered, require_revision
@@ -140,15 +141,15 @@ class Waits:
         self._workspace = workspace
         self._last: _Explained | None = None
 
-    async def all(self) -> tuple[list[WorkItemRow], dict[UUID, Waiting]]:
-        """Everything that is assigned or waits, in order of arrival, and why the latter does."""
+    async def all(self) -> tuple[QueueStanding, dict[UUID, Waiting]]:
+        """Everything that is assigned or waits, and why the latter does."""
         standing = await self._queries.queue(self._workspace)
         explained = await self._explained(standing)
         if not explained.waits:
-            return standing.items, {}
+            return standing, {}
         found = await self._estimates(standing, explained)
         now = datetime.now(UTC)
-        return standing.items, {
+        return standing, {
             wait.work.work_id: _waiting(wait, found[wait.work.work_id], now)
             for wait in explained.waits
         }
@@ -186,12 +187,15 @@ class QueueController(Controller):
     tags = ("agents",)
 
     @get("/")
-    async def queue(self, waits: NamedDependency[Waits]) -> Page[Work]:
-        """What is assigned, in order of arrival; then what waits, in the order in which it would start."""
-        items, reasons = await waits.all()
-        works = [_work(item, reasons.get(item.work_id)) for item in items]
+    async def queue(self, waits: NamedDependency[Waits]) -> Response[Page[Work]]:
+        """What is assigned, in order of arrival; then what waits, in the order in which it would start.
+
+        `As-Of-Sequence` says behind which event of the queue that is so.
+        """
+        standing, reasons = await waits.all()
+        works = [_work(item, reasons.get(item.work_id)) for item in standing.items]
         works.sort(key=lambda work: work.position or 0)
-        return Page(works)
+        return Response(Page(works), headers={HEADER: str(standing.sequence)})
 
     @get("/policy")
     async def policy(

@@ -77,7 +77,8 @@ def evolve(queue: Queue, event: QueueEvent) -> Queue:
             work = queue.waiting.get(event.work_id) or _unheard_of(event)
             if work.attempt != event.attempt:
                 work = replace(work, attempt=event.attempt)
-            assigned = {**queue.assigned, event.work_id: Assigned(work, event.agent_id)}
+            held = Assigned(work, event.agent_id)
+            assigned: Mapping[UUID, Assigned] = {**queue.assigned, event.work_id: held}
             waiting = without(queue.waiting, event.work_id)
             return Queue(waiting, assigned, queue.arrivals, ledger_after(queue.ledger, event))
         case WorkReprioritised():

@@ -8,6 +8,8 @@ from domain.queues.ranking import gigabytes
 from domain.queues.replay import Checked, Story
 from finetrail.render import Table, facts, moment
 
+NEVER = datetime.max.replace(tzinfo=UTC)
+
 
 def works(found: list[dict[str, Any]]) -> Table:
     rows = [
@@ -81,26 +83,53 @@ def checked(found: Checked) -> Table:
     )
 
 
+def checked_json(found: Checked) -> dict[str, Any]:
+    differences = [
+        {
+            "sequence": each.sequence,
+            "recorded": each.recorded.model_dump(mode="json"),
+            "decided": each.decided and each.decided.model_dump(mode="json"),
+        }
+        for each in found.differences
+    ]
+    return {"decisions": found.decisions, "older": found.older, "differences": differences}
+
+
 def stories(found: Sequence[Story]) -> Table:
     """In the order in which the other policy would have started them, and what users would wait."""
-    never = datetime.max.replace(tzinfo=UTC)
-    ordered = sorted(found, key=lambda story: story.would_start_at or never)
-    actual = sorted(found, key=lambda story: story.started_at or never)
-    place = {id(story): str(n) for n, story in enumerate(actual, 1) if story.started_at}
+    actual = sorted((story for story in found if story.started_at), key=_started)
+    place = {story.queued.work_id: str(n) for n, story in enumerate(actual, 1)}
     rows = [
         (
             str(n) if story.would_start_at else "",
-            place.get(id(story), ""),
+            place.get(story.queued.work_id, ""),
             str(story.queued.work_id),
             story.queued.user,
             str(story.queued.priority),
             _seconds(story.would_wait_s),
             _seconds(story.waited_s),
         )
-        for n, story in enumerate(ordered, 1)
+        for n, story in enumerate(sorted(found, key=_would_start), 1)
     ]
     headings = ("would be", "was", "work", "user", "priority", "would wait", "waited")
     return Table(headings, rows, empty="Nothing was ever queued.", note=_by_user(found))
+
+
+def stories_json(found: Sequence[Story]) -> list[dict[str, Any]]:
+    return [
+        {
+            "work_id": str(story.queued.work_id),
+            "kind": story.queued.kind,
+            "user": story.queued.user,
+            "priority": story.queued.priority,
+            "queued_at": _iso(story.queued_at),
+            "started_at": _iso(story.started_at),
+            "would_start_at": _iso(story.would_start_at),
+            "waited_s": story.waited_s,
+            "would_wait_s": story.would_wait_s,
+        }
+        for story in sorted(found, key=_would_start)
+    ]
 
 
 def _by_user(found: Sequence[Story]) -> str:
@@ -143,6 +172,18 @@ def _about(text: str) -> str:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def _would_start(story: Story) -> datetime:
+    return story.would_start_at or NEVER
+
+
+def _started(story: Story) -> datetime:
+    return story.started_at or NEVER
 
 
 def _mean(seconds: Sequence[float]) -> str:

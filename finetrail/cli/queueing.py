@@ -88,8 +88,9 @@ def replay(other: PolicyFile = None, url: Url = None, key: Key = None, json: Jso
     """Take every decision of the log again; with --policy, show the order that one would have given."""
     from domain.queues.replay import check
     from domain.queues.replay import replay as play
-    from finetrail.cli import queue_views, session, views
+    from finetrail.cli import queue_views, session
     from finetrail.cli.exits import Failed
+    from finetrail.render import Table, write_json, write_table
 
     wanted = None if other is None else _read(other)
     with session.connected(url, key) as client:
@@ -97,9 +98,16 @@ def replay(other: PolicyFile = None, url: Url = None, key: Key = None, json: Jso
     checked = check(log)
     if wanted is not None:
         stories = play(log, wanted)
-        views.write(stories, json, queue_views.stories)
+        shown: tuple[object, Table] = (
+            queue_views.stories_json(stories),
+            queue_views.stories(stories),
+        )
     else:
-        views.write(checked, json, queue_views.checked)
+        shown = queue_views.checked_json(checked), queue_views.checked(checked)
+    if json:
+        write_json(shown[0])
+    else:
+        write_table(shown[1])
     if checked.differences:
         raise Failed(
             f"{len(checked.differences)} decisions are not what their rules and inputs say"

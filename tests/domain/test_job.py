@@ -20,6 +20,7 @@ from domain.jobs.commands import (
     ExpireLease,
     FailJob,
     JobCommand,
+    QueueFacts,
     RecordCheckpoint,
     RecordEpoch,
     RecordMicroBatch,
@@ -53,6 +54,7 @@ from domain.jobs.spec import (
     JobSpec,
     LoraChoices,
 )
+from domain.placement import Needs
 from tests import samples
 from tests.samples import JOB
 from tests.spec import Spec
@@ -75,6 +77,44 @@ def submit(**changes: Any) -> SubmitJob:
         dataset_id=samples.DATASET,
         **{"train": VALID} | changes,
     )
+
+
+def test_a_submission_says_who_wants_it_how_urgently_and_where() -> None:
+    needs = Needs(accelerator="gpu", memory_bytes=5)
+    asked = submit(submitted_by="key:ann", priority=70, pool="lab", needs=needs)
+    placed = {"submitted_by": "key:ann", "priority": 70, "pool": "lab", "needs": needs}
+
+    (event,) = job.when(asked).decide()
+
+    assert isinstance(event, JobSubmitted)
+    assert {name: getattr(event, name) for name in placed} == placed
+
+
+@pytest.mark.parametrize(
+    ("waiting", "limit", "taken"), [(0, None, True), (2, 3, True), (3, 3, False), (0, 0, False)]
+)
+def test_a_submission_over_the_quota_is_refused(
+    waiting: int, limit: int | None, taken: bool
+) -> None:
+    asked = submit(queue=QueueFacts(waiting=waiting, limit=limit))
+
+    if taken:
+        assert len(job.when(asked).decide()) == 1
+    else:
+        job.when(asked).then_rejected(jobs.QueueQuotaReached, match=f"{waiting} of your jobs wait")
+
+
+def test_a_priority_is_changed_until_the_job_has_ended() -> None:
+    higher = ChangePriority(job_id=JOB, priority=60)
+    moved = JobReprioritised(job_id=JOB, priority=60)
+
+    job.given(submitted).when(higher).then(moved)
+    job.given(submitted, claimed()).when(higher).then(moved)
+    job.given(submitted, moved).when(higher).then_nothing()
+    job.given(submitted, cancelled(0)).when(higher).then_rejected(
+        jobs.JobHasEnded, match="cancelled"
+    )
+    job.when(higher).then_rejected(NotFound)
 
 
 def claimed(attempt: int = 1, agent: str = AGENT) -> JobClaimed:

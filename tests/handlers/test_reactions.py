@@ -6,11 +6,19 @@ from pathlib import Path
 import pytest
 
 from adapters.local_blobs import LocalBlobs, blob_path
+from domain.agents.events import AgentRevoked
 from domain.blobs import BlobRef
 from domain.datasets.events import DatasetRegistered
-from domain.jobs.events import JobEvent
+from domain.jobs.events import JobEvent, JobReprioritised
 from domain.messages import StreamId
-from domain.queues.events import WorkAssigned, WorkKind
+from domain.placement import Needs
+from domain.queues.events import (
+    SlotsOffered,
+    SlotsWithdrawn,
+    WorkAssigned,
+    WorkKind,
+    WorkQueued,
+)
 from domain.subjects import derived_id
 from domain.work import EvaluateAssignment, StopWork, TrainAssignment
 from handlers.follow_ups import queue_stream
@@ -127,6 +135,68 @@ async def test_work_that_is_no_longer_to_be_claimed_is_not_handed_over(
     await inside.react()
 
     assert inside.handed == []
+
+
+async def queued_works(inside: Inside) -> list[WorkQueued]:
+    history = await inside.store.read(StreamId(samples.WORKSPACE, "queue", QUEUE))
+    return [one.event for one in history.events if isinstance(one.event, WorkQueued)]
+
+
+async def test_a_job_waits_where_and_as_urgently_as_it_was_asked_to(inside: Inside) -> None:
+    needs = Needs(accelerator="gpu")
+    placed = {"submitted_by": "key:ann", "priority": 70, "pool": "lab", "needs": needs}
+    await inside.happened("job", JOB, job.submitted.model_copy(update=placed))
+    await inside.react()
+
+    (work,) = await queued_works(inside)
+
+    assert (work.user, work.priority, work.pool, work.needs) == ("key:ann", 70, "lab", needs)
+
+
+async def test_a_change_of_priority_moves_the_work_and_holds_for_later_attempts(
+    inside: Inside,
+) -> None:
+    await inside.happened("job", JOB, job.submitted)
+    await inside.react()
+    await inside.happened("job", JOB, JobReprioritised(job_id=JOB, priority=90))
+    await inside.happened("job", JOB, job.claimed(), job.interrupted())
+    await inside.react()
+
+    assert "WorkReprioritised" in await inside.types()
+    assert [work.priority for work in await queued_works(inside)] == [50, 90]
+
+
+async def test_an_evaluation_is_on_the_account_of_the_jobs_user_and_waits_as_the_job_did(
+    inside: Inside,
+) -> None:
+    placed = {"submitted_by": "key:ann", "priority": 70, "pool": "lab"}
+    await inside.happened("job", JOB, job.submitted.model_copy(update=placed))
+    await inside.happened("evaluation", EVALUATION, evaluation.requested)
+    await inside.react()
+
+    work = (await queued_works(inside))[-1]
+
+    assert (work.kind, work.user, work.priority, work.pool) == ("evaluate", "key:ann", 70, "lab")
+
+
+async def test_an_evaluation_that_somebody_asks_for_is_on_their_account(inside: Inside) -> None:
+    await inside.happened("job", JOB, job.submitted)
+    await inside.happened("evaluation", EVALUATION, evaluation.requested, source="gateway")
+    await inside.react()
+
+    assert (await queued_works(inside))[-1].user == "gateway"
+
+
+async def test_nothing_is_known_of_a_revoked_agent_any_more(inside: Inside) -> None:
+    offered = SlotsOffered(
+        agent_id=str(AGENT), name="box", slots=1, methods=(), accelerator="cpu", memory_bytes=1
+    )
+    await inside.happened("queue", QUEUE, offered)
+    await inside.happened("agent", AGENT, AgentRevoked(agent_id=AGENT))
+    await inside.react()
+
+    last = (await inside.store.everything())[-1].event
+    assert last == SlotsWithdrawn(agent_id=str(AGENT), reason="revoked", for_good=True)
 
 
 async def test_an_interrupted_job_is_queued_again(inside: Inside) -> None:

@@ -61,7 +61,10 @@ async def test_nothing_is_counted_twice_once_it_is_in_the_queue(inside: Inside) 
     assert await submit(inside, 1) == "recorded"
     await inside.react()
 
-    assert [await submit(inside, number) for number in (2, 3)] == ["recorded", "queue_quota_reached"]
+    assert [await submit(inside, number) for number in (2, 3)] == [
+        "recorded",
+        "queue_quota_reached",
+    ]
 
 
 async def test_asking_again_for_a_job_that_was_taken_is_no_new_one(inside: Inside) -> None:

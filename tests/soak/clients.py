@@ -74,6 +74,7 @@ class User(Client):
             self.done["unanswered"] += 1
             return None
         self.done[f"{answer.status_code}"] += 1
+        assert answer.status_code != 400, answer.text
         return answer.json() if answer.is_success else None
 
     def listen(self, path: str, seconds: float) -> Iterator[str]:
@@ -148,7 +149,7 @@ class Pasts(User):
         last = newest["items"][0]["sequence"]
         point, other = sorted((self.chance.randint(1, last), self.chance.randint(1, last)))
         for path in (
-            f"/jobs?as_of={point}",
+            f"/webhooks?as_of={point}",
             f"/datasets?as_of={point}",
             f"/models?as_of={other}",
             f"/keys?as_of={other}",
@@ -156,7 +157,7 @@ class Pasts(User):
             f"/events/{other}/why",
         ):
             self.look(path)
-        for job in (self.look(f"/jobs?as_of={other}&limit=2") or {"items": []})["items"]:
+        for job in (self.look("/jobs?limit=2") or {"items": []})["items"]:
             self.look(f"/jobs/{job['id']}?as_of={other}")
 
 

@@ -98,7 +98,7 @@ class Hooks:
 
 
 def missed(hook: Hook, events: list[Any], told: list[Told]) -> list[str]:
-    """Events that it was not told of, and those that came before an earlier one of the same thing."""
+    """Events that it was not told of, and things of which a later one came before an earlier one."""
     first: dict[str, int] = {}
     for number, one in enumerate(told):
         first.setdefault(one.id, number)
@@ -114,13 +114,14 @@ def missed(hook: Hook, events: list[Any], told: list[Told]) -> list[str]:
         for event in wanted
         if ids[event["sequence"]] not in first
     ]
-    lanes: defaultdict[str, list[int]] = defaultdict(list)
+    lanes: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for event in wanted:
         if ids[event["sequence"]] in first:
-            lanes[event["aggregate_id"]].append(first[ids[event["sequence"]]])
+            thing = (event["aggregate"], event["aggregate_id"])
+            lanes[thing].append(first[ids[event["sequence"]]])
     wrong += [
-        f"what happened to {id_} was not delivered in order"
-        for id_, order in lanes.items()
+        f"what happened to {' '.join(thing)} was not delivered in order"
+        for thing, order in lanes.items()
         if order != sorted(order)
     ]
     return wrong

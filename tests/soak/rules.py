@@ -31,14 +31,16 @@ MORE: Final[Mapping[str, Mapping[str, float]]] = {
     "postgres": {"connections": POOLS + 4, "processes": POOLS + 4},
     "database": {"connections": POOLS + 4, "schemas": 40, "unread_schemas": 0},
     "log": {"consumers": 0},
-    "disk": {"unfinished blobs": 0, "temporary files": 0, "agent files": 8},
+    "disk": {"unfinished blobs": 0, "temporary files": 0, "attempt files": 0},
 }
-# A schema for each view is the most that single rebuilds can come to; a base model has some files.
+# A schema for each view is the most that single rebuilds can come to.
+
+GROWING: Final = ("log", "database", "disk")  # whose figures are shown as they are
 
 # What the log's bytes do not explain of NATS' files, and what events do not explain of the database.
 UNEXPLAINED: Final = Bound(per_hour=128 * MIB, noise=24 * MIB)
-ROW_BYTES: Final = 8 * 1024  # of an event in its rows, their history, the archive and the indexes
-STEP_BYTES: Final = 1024  # of a telemetry message
+ROW_BYTES: Final = 5 * 1024  # of an event in its rows, their history, the archive and the indexes
+STEP_BYTES: Final = 512  # of a telemetry message
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ def judged(series: Mapping[tuple[str, str], Series], spans: Spans) -> Verdict:
         _take(verdict, role, measure, series.get((role, measure), ()), bound, spans)
     for name, rest in unexplained(series).items():
         _take(verdict, "disk", name, rest, UNEXPLAINED, spans, lives=False)
+    for (role, measure), points in series.items():
+        if role in GROWING and points:
+            ends = Trend(
+                points[0].value, points[-1].value, max(p.value for p in points), None, None, ()
+            )
+            verdict.trends.setdefault(role, {})[measure] = ends
     for role, measures in MORE.items():
         for measure, more in measures.items():
             points = series.get((role, measure), ())

@@ -250,6 +250,9 @@ def soak(folder: Path, *, minutes: float, seed: int) -> dict[str, Any]:
             soaked = one.run(minutes)
             verdict = judged(sampler.samples.series, soaked.spans)
             checked = one.check(soaked.kills.total())
+        except BaseException:
+            print(stack.output(), file=sys.stderr)  # its folder is about to go
+            raise
         finally:
             hooks.stop()
     figures = checked.pop("figures")

@@ -21,6 +21,8 @@ from finetrail.bootstrap import admin_connection
 from finetrail.settings import Settings
 from finetrail.stack.errors import StackError
 from finetrail.stack.state import resolve_settings
+from gpu_agent.attempt_files import BASE_MODELS_FOLDER
+from gpu_agent.serving_child import SERVING_FOLDER
 from projections.postgres import AWAY
 from tests.e2e.harness import Stack
 from tests.soak.verdict import Point
@@ -30,6 +32,7 @@ FILES_EVERY: Final = 4  # samples; walking through all files costs more than the
 ANSWER_S: Final = 3.0
 TASKS: Final = re.compile(rb"^finetrail_tasks ([0-9.e+]+)$", re.MULTILINE)
 CHILDREN: Final = {"gpu_agent.serving": "serving", "gpu_agent.child": "training"}
+LASTING: Final = ("lock", SERVING_FOLDER, BASE_MODELS_FOLDER)  # below an agent's folder
 DATABASE: Final = """
     SELECT pg_database_size(current_database()) AS bytes,
         (SELECT count(*) FROM pg_namespace WHERE nspname ~ '^finetrail_') AS schemas,
@@ -221,12 +224,13 @@ def files_of(data: Path, scratch: Path) -> dict[str, float]:
             first = "wal" if "pg_wal" in more else "postgres"
         if first == "blobs" and more[0] == "tmp":
             sizes["unfinished blobs"] += 1
-        if first == "agent":
-            sizes["agent files"] += 1
+        if first == "agent" and more[0] not in LASTING:
+            sizes["attempt files"] += 1
         sizes[f"{first} bytes"] += size
     sizes["temporary files"] += sum(1 for _ in _walk(scratch))
-    sizes["unfinished blobs"] += 0
-    return dict(sizes)
+    served = data / "agent" / SERVING_FOLDER
+    sizes["served adapters"] += sum(1 for _ in served.iterdir()) if served.is_dir() else 0
+    return {**dict.fromkeys(("unfinished blobs", "attempt files"), 0), **sizes}
 
 
 def _walk(folder: Path) -> list[tuple[Path, int]]:

@@ -6,6 +6,7 @@ generators; ``state.json`` says where the loop stands. The order of the rows and
 need no state: they are functions of seed and step.
 """
 
+import ctypes
 import json
 import os
 import shutil
@@ -155,9 +156,17 @@ class Checkpoints:
         for name, tensor in tensors.items():
             kept = self._memory.get(name)
             if kept is None or (kept.shape, kept.dtype) != (tensor.shape, tensor.dtype):
-                kept = self._memory[name] = torch.empty_like(tensor, device="cpu")
-            kept.copy_(tensor)
+                kept = self._memory[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            _copy(tensor, kept)
         return Snapshot({name: self._memory[name] for name in tensors}, state)
+
+
+def _copy(tensor: Tensor, kept: Tensor) -> None:
+    """Copy on one thread: torch's many wait for one another, on a busy machine four times as long."""
+    if tensor.device.type == "cpu" and tensor.is_contiguous():
+        ctypes.memmove(kept.data_ptr(), tensor.data_ptr(), tensor.numel() * tensor.element_size())
+    else:
+        kept.copy_(tensor)
 
 
 def snapshot(

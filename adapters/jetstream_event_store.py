@@ -11,11 +11,13 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from adapters.event_records import Record, encode_records
+from adapters.nats_tap import headers_of, tap, untap
 from domain.errors import StoreUnavailable, VersionConflict
 from domain.messages import Command, Envelope, Event, History, Recorded, StreamId
 from domain.wire import Headers, decode_recorded
 
 STREAM: Final = "EVENTS"
+STATUS_LINE: Final = b"NATS/1.0 "  # a message of the log has no status behind it
 PAGE: Final = 500  # events of one answer: 500 of the largest stay below the client's 64 MiB
 READ_TIMEOUT_S: Final = 5.0  # the first read after a crash may find the server checking its files
 APPEND_TRY_S: Final = 2.0
@@ -42,14 +44,18 @@ class JetStreamEventStore:
         self._nc = nc
         self._replicated = replicated  # any replica answers a read, and may be behind the leader
 
-    async def read(self, stream: StreamId, after: int = 0) -> History[Event]:
-        """The stream's events with a sequence above ``after``.
+    async def read(
+        self, stream: StreamId, after: int = 0, *, limit: int | None = None
+    ) -> History[Event]:
+        """The stream's events with a sequence above ``after``: all, or the first of them.
 
         Raises:
             StoreUnavailable: The log did not answer.
             UnknownType, ValueError: It holds what this build cannot read; no rule may be applied.
         """
-        events = await self._read(stream.subject, after)
+        events = await self._read(stream.subject, after, limit)
+        if limit is not None and len(events) >= limit:
+            return History(tuple(events[:limit]))
         if self._replicated:
             newest = await self._newest(stream.subject)
             for _ in range(CATCH_UP_TRIES):
@@ -57,17 +63,17 @@ class JetStreamEventStore:
                 if reached >= newest:
                     break
                 await asyncio.sleep(SETTLE_S)
-                events += await self._read(stream.subject, reached)
+                events += await self._read(stream.subject, reached, None)
             else:
                 raise StoreUnavailable(f"the replicas of {STREAM} are behind {newest}")
         return History(tuple(events))
 
-    async def _read(self, subject: str, after: int) -> list[Recorded[Event]]:
+    async def _read(self, subject: str, after: int, limit: int | None) -> list[Recorded[Event]]:
         events: list[Recorded[Event]] = []
         while True:
             page, more = await self._page(subject, after)
-            events += (_recorded(msg) for msg in page)
-            if not more or not page:
+            events += (_recorded(headers_of(block), data) for block, data in page)
+            if not more or not page or (limit is not None and len(events) >= limit):
                 return events
             after = events[-1].sequence
 
@@ -153,24 +159,24 @@ class JetStreamEventStore:
             return answer
         raise ValueError("there is nothing to append")
 
-    async def _page(self, subject: str, after: int) -> tuple[list[Msg], bool]:
-        """One answer of up to PAGE messages, and whether there are more behind it."""
-        page: list[Msg] = []
-        last: asyncio.Future[Headers] = asyncio.get_running_loop().create_future()
+    async def _page(self, subject: str, after: int) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """Headers and bodies of up to PAGE messages, and whether there are more behind them."""
+        page: list[tuple[bytes, bytes]] = []
+        last: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
-        async def on_message(msg: Msg) -> None:
-            headers = msg.headers or {}
-            if "Status" not in headers:
-                page.append(msg)
+        def told(_subject: bytes, _reply: bytes, block: bytes, data: bytes) -> None:
+            if not block.startswith(STATUS_LINE):
+                page.append((block, data))
             elif not last.done():
-                last.set_result(headers)
+                last.set_result(block)
 
         inbox = self._nc.new_inbox()
         request = {"batch": PAGE, "next_by_subj": subject, "seq": after + 1}
         try:
             answers = await self._nc.subscribe(
-                inbox, cb=on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
+                inbox, cb=_unheard, pending_msgs_limit=-1, pending_bytes_limit=-1
             )
+            tap(self._nc, answers, told)
             try:
                 await self._nc.publish(
                     f"$JS.API.DIRECT.GET.{STREAM}", json.dumps(request).encode(), reply=inbox
@@ -178,14 +184,20 @@ class JetStreamEventStore:
                 async with asyncio.timeout(READ_TIMEOUT_S):
                     end = await last
             finally:
+                untap(self._nc, answers)
                 await answers.unsubscribe()
         except (NatsError, TimeoutError) as error:
             raise StoreUnavailable(f"{STREAM} cannot be read: {error}") from error
-        if end["Status"] == "404":  # nothing above that sequence
+        status = end.split(maxsplit=2)[1]
+        if status == b"404":  # nothing above that sequence
             return [], False
-        if end["Status"] != "204":
-            raise StoreUnavailable(f"{STREAM} cannot be read: status {end['Status']}")
-        return page, end.get("Nats-Num-Pending", "0") != "0"
+        if status != b"204":
+            raise StoreUnavailable(f"{STREAM} cannot be read: status {status.decode()}")
+        return page, headers_of(end).get("Nats-Num-Pending", "0") != "0"
+
+
+async def _unheard(_: Msg) -> None:
+    """The subscription is tapped."""
 
 
 def _batch_headers(batch: str, index: int, count: int) -> Headers:
@@ -193,11 +205,8 @@ def _batch_headers(batch: str, index: int, count: int) -> Headers:
     return headers | {"Nats-Batch-Commit": "1"} if index == count else headers
 
 
-def _recorded(msg: Msg) -> Recorded[Event]:
-    headers = msg.headers or {}
-    return decode_recorded(
-        headers["Nats-Subject"], int(headers["Nats-Sequence"]), headers, msg.data
-    )
+def _recorded(headers: Headers, data: bytes) -> Recorded[Event]:
+    return decode_recorded(headers["Nats-Subject"], int(headers["Nats-Sequence"]), headers, data)
 
 
 def _refusal(error: dict[str, Any]) -> Exception:

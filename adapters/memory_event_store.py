@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 
 from adapters.event_records import encode_records
 from domain.errors import VersionConflict
@@ -15,14 +16,15 @@ class MemoryEventStore:
     def __init__(self) -> None:
         self._log: list[tuple[str, Headers, bytes]] = []
 
-    async def read(self, stream: StreamId, after: int = 0) -> History[Event]:
-        return History(
-            tuple(
-                decode_recorded(subject, sequence, headers, body)
-                for sequence, (subject, headers, body) in enumerate(self._log, 1)
-                if subject == stream.subject and sequence > after
-            )
+    async def read(
+        self, stream: StreamId, after: int = 0, *, limit: int | None = None
+    ) -> History[Event]:
+        found = (
+            decode_recorded(subject, sequence, headers, body)
+            for sequence, (subject, headers, body) in enumerate(self._log, 1)
+            if subject == stream.subject and sequence > after
         )
+        return History(tuple(islice(found, limit)))
 
     async def append(
         self,

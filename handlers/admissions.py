@@ -39,5 +39,5 @@ class Admissions:
 
     def _forget(self, workspace: str, folded: Folded[Queue]) -> None:
         for id_, (its, _) in list(self._on_their_way.items()):
-            if its == workspace and id_ in folded.decided:
+            if its == workspace and folded.outcome_of(id_):
                 del self._on_their_way[id_]

@@ -17,7 +17,9 @@ Clock = Callable[[], datetime]  # aware, UTC
 class EventStore(Protocol):
     """The log, one stream at a time; `tests/contracts/test_event_store.py` says what it promises."""
 
-    async def read(self, stream: StreamId, after: int = 0) -> History[Event]: ...
+    async def read(
+        self, stream: StreamId, after: int = 0, *, limit: int | None = None
+    ) -> History[Event]: ...
 
     async def append(
         self,

@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
@@ -23,7 +22,7 @@ from domain.jobs.commands import ExpireLease
 from domain.jobs.events import JobClaimed
 from domain.messages import Command, Envelope, Event, History, Outcome, Recorded, StreamId
 from domain.queues.commands import Assign, Enqueue, Withdraw
-from domain.queues.events import QueueEvent, WorkAssigned
+from domain.queues.events import WorkAssigned, WorkQueued, WorkWithdrawn
 from domain.queues.queue import decider as queue_decider
 from domain.queues.ranking import choose
 from domain.queues.state import Assigned, Queue
@@ -74,9 +73,8 @@ class Scheduler:
         self._listening_since = uptime()
         self._seen: dict[str, tuple[Presence, float]] = {}
         self._queue = Queue()
-        self._assigned_at: dict[UUID, datetime] = {}
         self._given: dict[UUID, Recorded[Event]] = {}  # by which event each work was assigned
-        self._revision = 0
+        histories.listen(queue_stream(workspace), self._heard)
         self._works: dict[UUID, WorkView] = {}
         self._stranded_since: dict[UUID, float] = {}
         self._awake = asyncio.Event()
@@ -130,14 +128,17 @@ class Scheduler:
             await self._refresh()
 
     async def _refresh(self) -> None:
-        tail = await self._store.read(queue_stream(self._workspace), after=self._revision)
-        for recorded in tail.events:
-            event: QueueEvent = recorded.event  # type: ignore[assignment]  # the queue's own stream
-            self._queue = queue_decider.evolve(self._queue, event)
-            if isinstance(event, WorkAssigned):
-                self._assigned_at[event.work_id] = recorded.recorded_at
-                self._given[event.work_id] = recorded
-            self._revision = recorded.sequence
+        stream = queue_stream(self._workspace)
+        self._queue = (await self._histories.load(stream, queue_decider)).state
+
+    def _heard(self, recorded: Recorded[Event]) -> None:
+        match recorded.event:
+            case WorkAssigned(work_id=work_id):
+                self._given[work_id] = recorded
+            case WorkQueued(work_id=work_id) | WorkWithdrawn(work_id=work_id):
+                self._given.pop(work_id, None)
+            case _:
+                pass
 
     async def _check(self, assigned: Assigned) -> None:
         known = self._works.get(assigned.work_id)
@@ -155,7 +156,7 @@ class Scheduler:
         if work.attempt > assigned.attempt:
             await self._queue_stranded(assigned, work)
             return
-        since = self._assigned_at[assigned.work_id]
+        since = self._given[assigned.work_id].recorded_at
         reason = expiry_reason(assigned, since, work, agent, self._clock())
         if reason is None:
             return
@@ -237,10 +238,6 @@ class Scheduler:
             del self._works[work_id]
         for work_id in self._stranded_since.keys() - self._queue.assigned.keys():
             del self._stranded_since[work_id]
-        for work_id in self._assigned_at.keys() - self._queue.assigned.keys():
-            del self._assigned_at[work_id]
-        for work_id in self._given.keys() - self._queue.assigned.keys():
-            del self._given[work_id]
 
     def _stream(self, assigned: Assigned) -> StreamId:
         kind: Aggregate = "job" if assigned.kind == "train" else "evaluation"

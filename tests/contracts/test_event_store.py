@@ -175,6 +175,18 @@ async def test_of_many_writers_at_once_exactly_one_wins(store: EventStore) -> No
     assert len((await store.read(to)).events) == 1
 
 
+async def test_the_first_events_alone_can_be_asked_for(store: EventStore) -> None:
+    to = stream(130)
+    five = [ENROLLED.model_copy(update={"name": f"box {n}"}) for n in range(5)]
+    await append(store, to, *five, revision=0, command=1300)
+
+    first = await store.read(to, limit=2)
+    rest = await store.read(to, first.revision, limit=9)
+
+    assert [recorded.event for recorded in first.events] == five[:2]
+    assert [recorded.event for recorded in rest.events] == five[2:]
+
+
 async def test_a_long_stream_is_read_whole_and_in_order(store: EventStore) -> None:
     to = stream(108)
     revision = 0

@@ -126,9 +126,9 @@ async def test_a_known_stream_is_read_only_from_where_it_was_left(inside: Inside
     asked: list[int] = []
     read = inside.store.read
 
-    async def watched(stream: StreamId, after: int = 0) -> Any:
+    async def watched(stream: StreamId, after: int = 0, *, limit: int | None = None) -> Any:
         asked.append(after)
-        return await read(stream, after)
+        return await read(stream, after, limit=limit)
 
     inside.store.read = watched  # type: ignore[method-assign]
     stream = StreamId("default", "job", JOB)

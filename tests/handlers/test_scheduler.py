@@ -264,11 +264,13 @@ async def test_the_loop_outlives_a_log_that_is_away_and_a_bug(
     read = inside.store.read
     problems: list[Exception] = [StoreUnavailable("away"), RuntimeError("a bug")]
 
-    async def failing(stream: StreamId, after: int = 0) -> History[Event]:
+    async def failing(
+        stream: StreamId, after: int = 0, *, limit: int | None = None
+    ) -> History[Event]:
         if problems:
             scheduler.wake()
             raise problems.pop()
-        return await read(stream, after)
+        return await read(stream, after, limit=limit)
 
     monkeypatch.setattr(inside.store, "read", failing)
 
@@ -287,10 +289,12 @@ async def test_work_whose_log_cannot_be_read_keeps_nobody_else_waiting(
     await queued(inside, 1)
     read = inside.store.read
 
-    async def unreadable(stream: StreamId, after: int = 0) -> History[Event]:
+    async def unreadable(
+        stream: StreamId, after: int = 0, *, limit: int | None = None
+    ) -> History[Event]:
         if stream.id == JOB:
             raise UnknownType("JobTeleported")
-        return await read(stream, after)
+        return await read(stream, after, limit=limit)
 
     monkeypatch.setattr(inside.store, "read", unreadable)
     scheduler.saw(presence(OTHER_AGENT))

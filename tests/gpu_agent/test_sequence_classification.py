@@ -25,6 +25,7 @@ from gpu_agent.base_models import Places, find_base_model
 from gpu_agent.classifier import add_lora, load_adapter, load_base, logits
 from gpu_agent.data import Tokens, epoch_batches, read_splits, tokenise
 from gpu_agent.outcomes import CheckpointUnreadable
+from gpu_agent.precision import PrecisionUnfit
 from gpu_agent.recipes import sequence_classification as recipe
 from gpu_agent.schedule import LossNotFinite, learning_rate
 from tests.gpu_agent import tiny
@@ -242,3 +243,55 @@ def test_model_without_the_named_layers_gets_lora_on_every_linear_one(models_fol
 
     with_lora = [name for name, _ in model.named_modules() if name.endswith("lora_A.default")]
     assert len(with_lora) == 2 * 6  # four of attention and two of the feed-forward part, by layer
+
+
+def test_matrices_in_bfloat16_learn_almost_the_same(
+    facts: list[Fact], data: Path, tmp_path: Path, models_folder: Path
+) -> None:
+    halved = run(tiny.spec(data, precision="bf16"), data, tmp_path, models_folder)
+
+    assert of_kind(facts, Started)[0].precision == "float32"
+    assert of_kind(halved, Started)[0].precision == "bfloat16"
+    losses = [[fact.loss for fact in of_kind(each, StepDone)] for each in (facts, halved)]
+    assert losses[1] != losses[0]
+    assert losses[1] == pytest.approx(losses[0], abs=0.05)  # two and a half digits
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
+def test_precision_that_the_device_lacks_is_an_outcome(
+    data: Path, tmp_path: Path, models_folder: Path
+) -> None:
+    with pytest.raises(PrecisionUnfit, match="needs a CUDA device") as outcome:
+        run(tiny.spec(data, precision="fp16"), data, tmp_path, models_folder)
+
+    assert outcome.value.fact().code == "precision_unfit"
+
+
+def test_rows_are_shuffled_whatever_their_lengths_if_asked(
+    facts: list[Fact], data: Path, tmp_path: Path, models_folder: Path
+) -> None:
+    mixed = run(tiny.spec(data, group_by_length=False), data, tmp_path, models_folder)
+
+    assert len(of_kind(mixed, StepDone)) == len(of_kind(facts, StepDone))
+    assert adapter_of(mixed) != adapter_of(facts)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_other_forms_of_lora_are_peft_s_own(
+    data: Path, tmp_path: Path, models_folder: Path
+) -> None:
+    lora = tiny.LoraConfig(dropout=0.1, rslora=True, dora=True)
+    run(tiny.spec(data, lora=lora, epochs=1), data, tmp_path, models_folder)
+    files = find_base_model(tiny.NAME, Places(models_folder))
+
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_bytes())
+    bare = AutoModelForSequenceClassification.from_pretrained(files.path, num_labels=3)
+    theirs = peft.PeftModel.from_pretrained(bare, tmp_path / "adapter")
+    base = load_base(files, 3, 0)
+    ours = add_lora(base, files, lora, 0)
+    load_adapter(tmp_path / "adapter", ours)
+
+    assert (config["use_dora"], config["use_rslora"]) == (True, True)
+    tokens = tokenise(base.tokenizer, ["more soup", "I like fog"], 64)
+    assert torch.equal(logits(theirs, tokens), logits(ours, tokens))

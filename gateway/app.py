@@ -1,18 +1,16 @@
 """The application: every route, its dependencies, and what holds for all of them."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from types import MappingProxyType
 from typing import Any, Final
 
 from litestar import Litestar, Request, Response, Router
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.handlers.base import BaseRouteHandler
-from litestar.openapi.config import OpenAPIConfig
-from litestar.types import ASGIApp, ControllerRouterHandler
+from litestar.types import ASGIApp, ControllerRouterHandler, Receive, Scope, Send
 
 from gateway.addresses import Addresses
 from gateway.administration import AgentsController, KeyMaker, KeysController
@@ -76,6 +74,8 @@ from gateway.why import Reasons, WhyController
 from projections.queries import Queries
 
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024  # of JSON: 256 texts of 20,000 characters fit, escaped
+OWN: Final = "gateway"  # in a request's state: what belongs to the gateway that it has come to
+GUARD: Final = "guard"
 JSON: Final = frozenset({"application/json"})
 API_ROUTES: Final[Sequence[ControllerRouterHandler]] = (
     DatasetsController,
@@ -152,7 +152,7 @@ class Gateway:
         self.agent_blobs = AgentBlobs(queries, feed, blobs, tickets, workspace)
         self.generator = Generator(inference)
         models = Models(self.catalog, workspace)
-        sealing = Sealing(person_keys, sealer, queries, workspace)
+        sealing = self.sealing = Sealing(person_keys, sealer, queries, workspace)
         commands = Commands(bus, queries, sealing, workspace)
         streams = EventStreams(self.hub, feed, config.heartbeat_s, config.replica_lag_s)
         archive = LogArchive(feed, blobs, workspace)
@@ -207,16 +207,15 @@ class Gateway:
             "chunk_intake": ChunkIntake(feed, blobs, archive, commands, workspace),
         }
 
-        @cache
-        def description() -> bytes:
-            return description_of(partial(_litestar, given, openapi_config()))
+        guard = access_control(self.keyring, config.pepper)
+        self.litestar = _litestar(frozenset(given))
+        own = {**given, GUARD: guard}
 
-        self.litestar = _litestar(
-            given,
-            middleware=[access_control(self.keyring, config.pepper)],
-            extra={"description": Provide(description, sync_to_thread=True)},
-        )
-        fronted = front(self.litestar, config.allowed_hosts)
+        async def of_this_gateway(scope: Scope, receive: Receive, send: Send) -> None:
+            scope.setdefault("state", {})[OWN] = own
+            await self.litestar(scope, receive, send)
+
+        fronted = front(of_this_gateway, config.allowed_hosts)
         self.app: ASGIApp = observed(fronted, workspace, self.statistics.observe)
 
     async def run(self) -> None:
@@ -233,14 +232,18 @@ class Gateway:
         self.hub.close()
 
 
-def _litestar(
-    given: Mapping[str, object],
-    described: OpenAPIConfig | None = None,
-    *,
-    middleware: Sequence[Middleware] = (),
-    extra: Mapping[str, Provide] = MappingProxyType({}),
-) -> Litestar:
-    """The application, or with ``described`` a copy of it that is only asked what it is."""
+@cache
+def _litestar(given: frozenset[str], *, described: bool = False) -> Litestar:
+    """The routes, put together once for all gateways of a process, which takes a fifth of a second.
+
+    What each gateway gives to them comes with every request. ``described`` is a copy that is only
+    asked what it is.
+    """
+
+    def description() -> bytes:
+        return _description(given)
+
+    extra = {} if described else {"description": Provide(description, sync_to_thread=True)}
     undescribed = [] if described else [SchemaController]
     system = [HealthController, MetricsController, PublishedController, *undescribed]
     return Litestar(
@@ -249,18 +252,31 @@ def _litestar(
             "caller": Provide(provide_caller, sync_to_thread=False),
             "shown": Provide(provide_shown),
             "listed": Provide(provide_listed),
-            **{name: _given(value) for name, value in given.items()},
+            **{name: _given(name) for name in sorted(given)},
             **extra,
         },
-        middleware=middleware,
+        middleware=[] if described else [_guarded],
         guards=[json_only, past_is_known],
         request_class=StrictRequest,
         exception_handlers={Exception: _as_error},
         request_max_body_size=MAX_BODY_BYTES,
-        openapi_config=described,
+        openapi_config=openapi_config() if described else None,
         logging_config=None,
         debug=False,
     )
+
+
+@cache
+def _description(given: frozenset[str]) -> bytes:
+    return description_of(partial(_litestar, given, described=True))
+
+
+def _guarded(app: ASGIApp) -> ASGIApp:
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        guard: Middleware = scope["state"][OWN][GUARD]
+        await guard(app)(scope, receive, send)
+
+    return guarded
 
 
 def _as_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
@@ -269,9 +285,9 @@ def _as_error(request: Request[Any, Any, Any], error: Exception) -> Response[dic
     return as_response(request, error)
 
 
-def _given(value: object) -> Provide:
-    def provide() -> Any:
-        return value
+def _given(name: str) -> Provide:
+    def provide(scope: Scope) -> Any:
+        return scope["state"][OWN][name]
 
     return Provide(provide, sync_to_thread=False)
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -10,7 +11,7 @@ from litestar.routes import HTTPRoute
 from gateway.access_matrix import ACCESS, RANK
 from gateway.api_keys import _checksum, new_key, parse_key, same_secret, secret_hmac
 from gateway.tickets import ArchiveTicket, Ticket, Tickets, ticket_key
-from tests.gateway.world import PEPPER, World
+from tests.gateway.world import PEPPER, World, csv_rows, running_world
 
 SAMPLES = {
     "type": "Nothing",
@@ -229,3 +230,28 @@ def test_principals_are_told_apart_in_the_log() -> None:
 
     assert principal.actor == "key:3f9a2c1b"
     assert replace(principal, role="admin") != principal
+
+
+async def test_gateways_of_one_process_know_neither_keys_nor_data_of_one_another(
+    world: World, tmp_path: Path
+) -> None:
+    async with (
+        running_world(tmp_path / "other") as other,
+        world.client("admin") as here,
+        other.client("admin") as there,
+    ):
+        issued = await here.post("/api/v1/keys", json={"name": "only here", "role": "viewer"})
+        assert issued.status_code == 201, issued.text
+        uploaded = await here.post(
+            "/api/v1/datasets", content=csv_rows(), headers={"Content-Type": "text/csv"}
+        )
+        assert uploaded.status_code == 201, uploaded.text
+        dataset = f"/api/v1/datasets/{uploaded.json()['id']}"
+        only_here = {"Authorization": f"Bearer {issued.json()['secret']}"}
+        asked = (
+            await here.get(dataset, headers=only_here),
+            await there.get(dataset, headers=only_here),
+            await there.get(dataset),
+        )
+
+    assert [answer.status_code for answer in asked] == [200, 401, 404]

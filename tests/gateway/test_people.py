@@ -11,6 +11,7 @@ import pytest
 from adapters.xchacha_sealer import XChaChaSealer
 from gateway.app import Config, Gateway
 from gateway.metrics import ADDRESSES_LEFT_OUT
+from gateway.sealing import Sealing
 from tests.gateway.world import PEPPER, W, World, csv_rows, running_world
 
 NAME, LAPTOP, MAIL = "Ana Díaz", "Ana's laptop", "mail of Ana"
@@ -145,8 +146,8 @@ async def test_who_is_forgotten_is_so_in_every_answer_of_every_gateway(
     assert UUID(person) in opened.forgotten
 
 
-def other_sealing(gateway: Gateway) -> Any:
-    return gateway.litestar.dependencies["sealing"].dependency()  # type: ignore[union-attr]
+def other_sealing(gateway: Gateway) -> Sealing:
+    return gateway.sealing
 
 
 async def test_rows_of_who_is_forgotten_are_not_shown_nor_got_by_a_link(

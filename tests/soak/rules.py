@@ -21,11 +21,12 @@ COUNTS: Final = ("tasks", "fds", "threads", "connections")
 
 # At rest, what is more than before the load. Pools keep what they had to open.
 POOLS: Final = 14  # of queries and of webhooks, in a gateway
+KEPT: Final = 16  # connections of a delivery: eight requests at once to each of two receivers
 MORE: Final[Mapping[str, Mapping[str, float]]] = {
     "gateway": {"tasks": 4, "fds": POOLS + 4, "connections": POOLS, "threads": 8},
     "handlers": {"tasks": 4, "fds": 6, "connections": 2, "threads": 8},
     "projections": {"tasks": 4, "fds": 6, "connections": 2, "threads": 8},
-    "delivery": {"tasks": 4, "fds": 8, "connections": 4, "threads": 8},
+    "delivery": {"tasks": 4, "fds": KEPT + 8, "connections": KEPT + 4, "threads": 8},
     "agent": {"tasks": 4, "fds": 8, "connections": 2, "threads": 8},
     "nats": {"fds": 4, "connections": 0, "threads": 8},
     "postgres": {"connections": POOLS + 4, "processes": POOLS + 4},

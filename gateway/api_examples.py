@@ -68,6 +68,8 @@ _DATASET: Final = {
     "messages": 0,
     "supervised_messages": 0,
     "example": [],
+    "table_schema": None,
+    "table_report": None,
     "message": None,
     "created_at": _TIME,
     "person_id": None,

@@ -46,7 +46,8 @@ MULTIPART: Final = "multipart/form-data"
 IDLE_S: Final = 60.0
 PIECE_BYTES: Final = 256 * 1024  # written and parsed at once
 MAX_FIELDS: Final = 20
-MAX_FIELD_BYTES: Final = 16 * 1024  # the names of many columns
+MAX_FIELD_BYTES: Final = 1024
+MAX_COLUMNS_BYTES: Final = 16 * 1024  # the names of many columns
 FORM_OVERHEAD_BYTES: Final = 64 * 1024  # of a form around its file
 READ_ON_BYTES: Final = 16 * 1024 * 1024  # of a refused body, so that the client gets to the answer
 TABLE_FIELDS: Final = ("schema", "target", "numeric", "categorical", "group", "ignored")
@@ -213,7 +214,7 @@ async def _take_form(intake: _Intake, body: AsyncIterator[bytes], boundary: str)
                         await intake.take(bytes(event or b""))
                     elif field is not None and event is not None:
                         value += event
-                        if len(value) > MAX_FIELD_BYTES:
+                        if len(value) > _most_bytes(field.name):
                             raise _bad_form(f"the field {field.name!r} is too long")
                     elif field is not None:
                         intake.change(field.name, _text(bytes(value), field.name))
@@ -235,6 +236,10 @@ def _field(segment: MultipartSegment, intake: _Intake) -> MultipartSegment:
     elif intake.begun and segment.name in TOO_LATE:
         raise _bad_form(f"the field {segment.name!r} must come before the file")
     return segment
+
+
+def _most_bytes(name: str) -> int:
+    return MAX_COLUMNS_BYTES if name in TABLE_FIELDS else MAX_FIELD_BYTES
 
 
 def _text(value: bytes, name: str) -> str:

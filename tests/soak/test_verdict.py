@@ -23,7 +23,7 @@ from tests.soak.verdict import (
 )
 
 BOUND = Bound(per_hour=48 * MIB, noise=8 * MIB)
-EVERY_S = 3.0
+EVERY_S = 6.0  # half as many samples as a run takes
 HALF_S, END_S = 900.0, 1800.0
 SPANS = Spans((30.0, 60.0), (END_S - 60, END_S), HALF_S)
 Shape = Callable[[float, float], float]

@@ -145,7 +145,7 @@ def test_a_disk_that_fills_is_found_by_the_least_of_each_window() -> None:
 
 
 def test_at_rest_it_must_be_back_where_it_was() -> None:
-    points = sampled(lambda at, _: 7 if at < 100 else 9 + (at % 6 == 0))
+    points = sampled(lambda at, _: 7 if at < 100 else 9 + (at % 12 == 0))
 
     assert at_rest(points, SPANS.after) == 9
     assert judge_rest("tasks", points, SPANS.before, SPANS.after, 2) == []

@@ -133,7 +133,7 @@ def _handler(server: FakeServer) -> type[BaseHTTPRequestHandler]:
                 return
             self._send(reply)
 
-        do_GET = do_POST = do_DELETE = handle_one  # noqa: N815 - names that http.server looks for
+        do_GET = do_POST = do_PUT = do_DELETE = handle_one  # noqa: N815 - names that http.server looks for
 
         def _send(self, reply: Reply) -> None:
             self.send_response(reply.status)

@@ -165,7 +165,7 @@ def lived(stack: Stack, second: Second) -> Story:
         lambda: len(ended(stack)) == len(submitted),
         within_s=120 + 5 * JOBS,
     )
-    wait_for("the last evaluation", lambda: not stack.get("/queue")["items"])
+    wait_for("the last evaluation", lambda: evaluated(stack) and not stack.get("/queue")["items"])
     jobs = {job["id"]: job for job in ended(stack)}
     log = stack.events(aggregate="queue")
     return Story(jobs, [decoded(one) for one in log], samples, users, answer)
@@ -193,6 +193,13 @@ def send(stack: Stack, key: Any, body: Any) -> httpx.Response:
 
 def ended(stack: Stack) -> list[Any]:
     return [job for job in stack.get("/jobs", limit=100)["items"] if job["status"] in ENDED]
+
+
+def evaluated(stack: Stack) -> bool:
+    """Whether every job that made a version has its evaluation."""
+    done = stack.get("/evaluations", limit=100)["items"]
+    made = [job for job in ended(stack) if job["status"] == "succeeded"]
+    return sum(one["status"] == "completed" for one in done) == len(made)
 
 
 def holds_job(stack: Stack, agent_id: str) -> bool:

@@ -33,9 +33,9 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Most tests wait for servers; two at a time fill two cores.
+# Most tests wait for servers; two at a time fill two cores, the longest files first (tests/conftest.py).
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup
 	$(BIN)/pytest -m "not infra and not slow" $(ARGS)

@@ -172,10 +172,17 @@ def segment_attention(
     needed = [name for name in ("softcap", "s_aux", "position_bias") if more.get(name) is not None]
     if needed or attention_mask is not None or sum(segments) != query.shape[2]:
         raise PackingUnfit(", ".join(needed) or type(module).__name__)
+    grouped = query.shape[1] != key.shape[1]
+    if len(segments) > 1 and len(set(segments)) == 1 and sliding_window is None:
+        # Rows of one length are a batch, and one call does for all of them.
+        q, k, v = (_as_batch(tensor, len(segments)) for tensor in (query, key, value))
+        said = scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scaling, enable_gqa=grouped
+        )
+        return said.transpose(1, 2).reshape(1, query.shape[2], *said.shape[1::2]), None
     parts = zip(
         *(torch.split(tensor, list(segments), dim=2) for tensor in (query, key, value)), strict=True
     )
-    grouped = query.shape[1] != key.shape[1]
     attended = []
     for q, k, v in parts:
         window = _window(q.shape[2], sliding_window, q.device)
@@ -185,6 +192,12 @@ def segment_attention(
             )
         )
     return torch.cat(attended, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _as_batch(tensor: Tensor, rows: int) -> Tensor:
+    """(1, heads, rows * T, width) as (rows, heads, T, width)."""
+    _, heads, _, width = tensor.shape
+    return tensor[0].reshape(heads, rows, -1, width).transpose(0, 1)
 
 
 @lru_cache(maxsize=64)

@@ -169,3 +169,15 @@ def test_micro_batches_keep_to_their_limits_and_to_the_order() -> None:
         [length] for length in (4, 4, 9, 1, 30, 2, 2)
     ]
     assert list(micro_batches([], 10, 100)) == []
+
+
+def test_rows_of_one_length_attend_as_they_do_alone() -> None:
+    drawn = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, heads, 60, 8, generator=drawn) for heads in (4, 2, 2))
+
+    together, _ = segment_attention(None, query, key, value, None, segments=(20, 20, 20))
+
+    for at in (0, 20, 40):
+        own = [tensor[:, :, at : at + 20] for tensor in (query, key, value)]
+        alone, _ = segment_attention(None, *own, None, segments=(20,))
+        assert torch.allclose(together[:, at : at + 20], alone, atol=1e-6)

@@ -70,6 +70,9 @@ _DATASET: Final = {
     "example": [],
     "table_schema": None,
     "table_report": None,
+    "compression": None,
+    "why": "classification, because the header has the keys of no other kind; CSV, because its "
+    "name ends with .csv",
     "message": None,
     "created_at": _TIME,
     "person_id": None,

@@ -1,8 +1,10 @@
 """Datasets over HTTP: upload, list, look into, delete."""
 
 import asyncio
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeVar
+from itertools import islice
+from typing import Annotated, Any, Final, Literal, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -12,8 +14,11 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import Stream
 
 from domain.datasets.commands import DeleteDataset, RegisterDataset
+from domain.datasets.conversations import Conversation, Message
+from domain.datasets.preferences import PreferencePair
 from domain.datasets.rows import Row, RowReader, TableRow
 from domain.datasets.shapes import AnyRow
+from domain.datasets.sniff import Format
 from domain.datasets.tables import TableSchema as DomainTableSchema
 from domain.jobs.spec import RowKind
 from domain.messages import StreamId
@@ -40,6 +45,7 @@ VALIDATION_S: Final = 30.0  # hundreds of megabytes are read again within this
 LOOK_S: Final = 0.25  # between looks at the read model when no event wakes us
 PREVIEW_BYTES: Final = 16 * 1024 * 1024  # of the file; the first hundred rows of any real one
 
+FileFormat = Annotated[Format | None, QueryParameter(description="Told by the content, then the name and the type, if left out. That a file is packed with gzip is always told by its content.")]  # fmt: skip
 Kind = Annotated[RowKind | None, QueryParameter(description="What a row holds; told by the first row if left out, but a chosen column then means a classification.")]  # fmt: skip
 TextColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the text, the instruction, the prompt or the messages; found by its usual names if left out.")]  # fmt: skip
 LabelColumn = Annotated[str | None, QueryParameter(max_length=200, description="Column with the label, the output or the completion.")]  # fmt: skip
@@ -106,9 +112,9 @@ class TableReport(msgspec.Struct):
 
 
 class Dataset(msgspec.Struct):
-    """Rows of a text and a label, of a conversation or of a table, stored under their bytes' hash.
+    """Rows of one kind, stored under their bytes' hash.
 
-    `person_id` is whom all of them are of. `name` is null once that person is forgotten.
+    `why` says by what kind and format were told. `person_id` is whom all of them are of. `name` is null once that person is forgotten.
     """
 
     id: UUID
@@ -129,6 +135,8 @@ class Dataset(msgspec.Struct):
     example: list[ExampleMessage]
     table_schema: TableSchema | None
     table_report: TableReport | None
+    compression: Literal["gzip"] | None
+    why: str
     message: str | None
     created_at: datetime | None
     person_id: UUID | None
@@ -137,14 +145,29 @@ class Dataset(msgspec.Struct):
     note: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class ToolCallPreview(msgspec.Struct):
+    """What an assistant asks a tool; `arguments` is a JSON object."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 class MessagePreview(msgspec.Struct):
-    role: Literal["system", "user", "assistant"]
+    """`tool_calls` are an assistant's; `tool_call_id` says which of them a tool's message answers."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
     supervised: bool
+    tool_calls: list[ToolCallPreview] | msgspec.UnsetType = msgspec.UNSET
+    tool_call_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class RowPreview(msgspec.Struct):
-    """A row as training reads it: a text, messages or values, and the label of all but messages."""
+    """A row as training reads it: a text and its label, messages, values, or answers to `messages`.
+
+    Two answers are `chosen` and `rejected`; one is a `completion`, and `desirable` or not.
+    """
 
     line: int
     values: dict[str, float | str | None] | msgspec.UnsetType = msgspec.UNSET  # of a table
@@ -152,6 +175,11 @@ class RowPreview(msgspec.Struct):
     label: str | msgspec.UnsetType = msgspec.UNSET
     messages: list[MessagePreview] | msgspec.UnsetType = msgspec.UNSET
     raw: bool | msgspec.UnsetType = msgspec.UNSET  # joined as they stand, without a chat template
+    tools: list[str] | msgspec.UnsetType = msgspec.UNSET  # a JSON object each
+    chosen: str | msgspec.UnsetType = msgspec.UNSET
+    rejected: str | msgspec.UnsetType = msgspec.UNSET
+    completion: str | msgspec.UnsetType = msgspec.UNSET
+    desirable: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class DatasetsController(Controller):
@@ -166,7 +194,7 @@ class DatasetsController(Controller):
         intake: NamedDependency["Intake"],
         name: Name = None,
         filename: Filename = None,
-        format: Annotated[Literal["csv", "jsonl"] | None, QueryParameter()] = None,  # noqa: A002
+        format: FileFormat = None,  # noqa: A002
         kind: Kind = None,
         text_column: TextColumn = None,
         label_column: LabelColumn = None,
@@ -179,7 +207,9 @@ class DatasetsController(Controller):
         ignored: Ignored = None,
         person_id: PersonId = None,
     ) -> Response[Dataset]:
-        """Upload CSV or JSON Lines, as the raw body or as a form with the field `file`.
+        """Upload CSV, JSON Lines, JSON, Parquet or text, as the raw body or as a form with the field `file`.
+
+        Each may be packed with gzip; it is stored as it came.
 
         To say what a column is for makes it a table of numbers and categories.
 
@@ -357,6 +387,8 @@ def _register(
         rows=reader.row_count,
         labels=reader.labels,
         table=reader.schema,
+        compression=reader.compression,
+        why=reader.why,
         person_id=person_id,
     )
 
@@ -388,6 +420,8 @@ def dataset_answer(row: DatasetRow, opened: Opened, done: Done | None = None) ->
         example=[ExampleMessage(each["text"], each["supervised"]) for each in row.example],
         table_schema=_as_told(row.table_schema, TableSchema),
         table_report=_as_told(row.table_report, TableReport),
+        compression="gzip" if row.compression else None,
+        why=row.why,
         message=row.message,
         created_at=row.created_at,
         person_id=row.person_id,
@@ -418,6 +452,8 @@ def _as_asked(register: RegisterDataset, name: str, done: Done) -> Dataset:
         example=[],
         table_schema=_as_told(register.table.model_dump() if register.table else None, TableSchema),
         table_report=None,
+        compression=register.compression,
+        why=register.why,
         message=None,
         created_at=None,
         person_id=register.person_id,
@@ -461,25 +497,38 @@ def _said(row: DatasetRow, opened: Opened) -> str | None:
 
 def file_name(row: DatasetRow, opened: Opened) -> str:
     """What a download of it is called: its name, with the ending of its format, and no drive."""
-    ending, name = f".{row.format}", (_said(row, opened) or f"{row.id}").replace(":", "_")
+    ending = {"text": ".txt"}.get(row.format, f".{row.format}")
+    ending += ".gz" if row.compression else ""
+    name = (_said(row, opened) or f"{row.id}").replace(":", "_")
     return name if name.lower().endswith(ending) else name + ending
 
 
 async def preview(blobs: Blobs, row: DatasetRow, limit: int) -> list[RowPreview]:
     reader = RowReader(
-        "csv" if row.format == "csv" else "jsonl",
+        _format(row),
         row.text_column,
         row.label_column,
         row.delimiter,
         kind=row.kind,
         table=DomainTableSchema.model_validate(row.table_schema) if row.table_schema else None,
     )
+    # The index of a Parquet file is at its end, and no row can be read without it.
+    length = row.size if row.format == "parquet" else PREVIEW_BYTES
     found: list[AnyRow] = []
-    async for chunk in blobs.read(row.sha256, 0, PREVIEW_BYTES):
-        found += reader.feed(chunk)
-    if len(found) < limit:
-        found += reader.finish()
-    return [_row_preview(each) for each in found[:limit]]
+    async for chunk in blobs.read(row.sha256, 0, length):
+        found += await asyncio.to_thread(_first, reader.take(chunk), limit - len(found))
+        if len(found) >= limit:
+            return [_row_preview(each) for each in found]
+    found += await asyncio.to_thread(_first, reader.rest(), limit - len(found))
+    return [_row_preview(each) for each in found]
+
+
+def _first(rows: Iterator[AnyRow], limit: int) -> list[AnyRow]:
+    return list(islice(rows, limit))
+
+
+def _format(row: DatasetRow) -> Format:
+    return cast("Format", row.format)
 
 
 def _row_preview(row: AnyRow) -> RowPreview:
@@ -487,5 +536,23 @@ def _row_preview(row: AnyRow) -> RowPreview:
         return RowPreview(row.line, text=row.text, label=row.label)
     if isinstance(row, TableRow):
         return RowPreview(row.line, values=dict(row.values), label=row.label)
-    messages = [MessagePreview(each.role, each.content, each.supervised) for each in row.messages]
-    return RowPreview(row.line, messages=messages, raw=row.raw)
+    shown = list(row.messages if isinstance(row, Conversation) else row.prompt)
+    found = RowPreview(row.line, messages=list(map(_message, shown)), raw=row.raw)
+    if row.tools:
+        found.tools = list(row.tools)
+    if isinstance(row, PreferencePair):
+        found.chosen, found.rejected = row.chosen, row.rejected
+    elif not isinstance(row, Conversation):
+        found.completion, found.desirable = row.completion, row.desirable
+    return found
+
+
+def _message(message: Message) -> MessagePreview:
+    found = MessagePreview(message.role, message.content, message.supervised)
+    if message.tool_calls:
+        found.tool_calls = [
+            ToolCallPreview(call.id, call.name, call.arguments) for call in message.tool_calls
+        ]
+    if message.tool_call_id:
+        found.tool_call_id = message.tool_call_id
+    return found

@@ -7,7 +7,7 @@ leaves neither a file nor a row nor an event.
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, cast, get_args
 
 from litestar import Request
 from multipart import (  # type: ignore[import-untyped]
@@ -19,6 +19,7 @@ from multipart import (  # type: ignore[import-untyped]
 
 from domain.blobs import BlobRef
 from domain.datasets.rows import RowReader
+from domain.datasets.sniff import Format
 from domain.datasets.tables import TableChoice
 from domain.jobs.spec import RowKind
 from gateway.naming import base_name, dataset_name
@@ -39,6 +40,9 @@ MEDIA_TYPES: Final = frozenset(
         "application/x-ndjson",
         "application/ndjson",
         "application/octet-stream",
+        "application/gzip",
+        "application/x-gzip",
+        "application/vnd.apache.parquet",
     }
 )
 MULTIPART: Final = "multipart/form-data"
@@ -56,6 +60,7 @@ FIELDS: Final = (
     *TABLE_FIELDS,
 )
 KINDS: Final = get_args(RowKind)
+FORMATS: Final = get_args(Format)
 TOO_LATE: Final = frozenset(FIELDS) - {"name"}  # what the reading of the file depends on
 
 
@@ -65,7 +70,7 @@ class Asked:
 
     name: str | None = None
     filename: str | None = None
-    format: Literal["csv", "jsonl"] | None = None
+    format: Format | None = None
     kind: RowKind | None = None
     text_column: str | None = None
     label_column: str | None = None
@@ -141,8 +146,8 @@ class _Intake:
             raise invalid("delimiter", str(error)) from error
 
     def change(self, field: str, value: str) -> None:
-        if field == "format" and value not in {"csv", "jsonl"}:
-            raise invalid("format", "csv or jsonl", "body")
+        if field == "format" and value not in FORMATS:
+            raise invalid("format", f"one of {', '.join(FORMATS)}", "body")
         if field == "kind" and value not in KINDS:
             raise invalid("kind", f"one of {', '.join(KINDS)}", "body")
         if field == "name":
@@ -165,7 +170,7 @@ class _Intake:
             raise Problem("invalid_upload", "The form has no file; send it as the field `file`.")
         await self._pass_on()
         reader = self._reader
-        await asyncio.to_thread(reader.finish)
+        await asyncio.to_thread(reader.check_rest)
         if reader.problem_count:
             raise _unreadable(reader)
         return reader
@@ -179,7 +184,7 @@ class _Intake:
             self._refuse_the_rest(reader)
             return
         await self._writer.write(piece)
-        await asyncio.to_thread(reader.feed, piece)
+        await asyncio.to_thread(reader.check, piece)
 
     def _refuse_the_rest(self, reader: RowReader) -> None:
         """Nothing of the rest will be read; a client that has little left gets to send it."""
@@ -269,7 +274,8 @@ def _refuse_media_type(media_type: str) -> None:
         raise Problem(
             "unsupported_media_type",
             f"A body of {media_type[:80]} is not taken; send the file as text/csv, "
-            "application/x-ndjson or application/octet-stream, or a form as multipart/form-data.",
+            "application/x-ndjson, application/vnd.apache.parquet, application/gzip or "
+            "application/octet-stream, or a form as multipart/form-data.",
             supported=sorted([*MEDIA_TYPES, MULTIPART]),
         )
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 from uuid import UUID, uuid5
 
 from domain.agents.commands import EnrolAgent
@@ -29,7 +29,7 @@ from gpu_agent.ports import AgentLink, Commands, WorkItem
 from gpu_agent.reports import Attempt, Reports, send_until_decided
 from gpu_agent.serving_child import SERVING_FOLDER, Serving
 
-METHODS: Final = ("sequence_classification", "sft", "grpo", "tabular")
+METHODS: Final = get_args(Method)
 REMEMBERED: Final = 1000  # a message comes again within minutes of its attempt's end, if at all
 IDLE_S: Final = 1.0  # an evaluation follows its training within a fraction of this
 IN_SERVICE_S: Final = 5.0  # until a version that was put into service is warm, at the most

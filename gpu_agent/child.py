@@ -15,7 +15,7 @@ from domain.work import (
     TrainAssignment,
     TrainingFinished,
 )
-from gpu_agent.outcomes import DataUnreadable, StopAsked, WorkFailed, out_of_memory
+from gpu_agent.outcomes import StopAsked, WorkFailed, out_of_memory
 from gpu_agent.pipes import Orders, claim_stdout, die_with_parent, leave_out_quantisation
 from gpu_agent.protocol import ChildInput, encode_fact
 
@@ -91,9 +91,18 @@ def _train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
             from gpu_agent.recipes import grpo  # noqa: PLC0415
 
             return grpo.train(order, assignment)
-        case "dpo" | "orpo" | "simpo" | "kto":
-            # The rules of a job refuse them: no dataset has such rows yet.
-            raise DataUnreadable(f"there are no rows that {assignment.spec.method} learns from")
+        case "dpo" | "orpo" | "simpo":
+            from gpu_agent.data import read_pair_splits  # noqa: PLC0415
+            from gpu_agent.recipes import preference  # noqa: PLC0415
+
+            pairs = read_pair_splits(assignment.spec, order.files.train, order.files.test)
+            return preference.train(order, assignment, pairs)
+        case "kto":
+            from gpu_agent.data import read_rated_splits  # noqa: PLC0415
+            from gpu_agent.recipes import kto  # noqa: PLC0415
+
+            rated = read_rated_splits(assignment.spec, order.files.train, order.files.test)
+            return kto.train(order, assignment, rated)
         case "tabular":
             from gpu_agent.recipes import tabular  # noqa: PLC0415
 

@@ -1,6 +1,6 @@
 """Rows to batches: read, split, tokenise once, and an order that is a function of seed, epoch and step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domain.datasets.conversations import Conversation
-from domain.datasets.rows import Row, read_conversations, read_rows
+from domain.datasets.preferences import PreferencePair, RatedCompletion
+from domain.datasets.rows import Row, read_conversations, read_pairs, read_rated, read_rows
 from domain.datasets.split import (
+    Split,
     assign_conversation_splits,
     assign_splits,
     leaked_conversations,
@@ -133,15 +135,7 @@ def read_conversation_splits(spec: JobSpec, train: Path, test: Path | None) -> C
     conversations = [each for at, each in enumerate(conversations) if at not in leaked]
     if not conversations:
         raise DataUnreadable(f"{spec.train.name}: every prompt of it is in the test file")
-    try:
-        places = assign_conversation_splits(
-            conversations,
-            seed=spec.split.seed,
-            validation_fraction=spec.split.validation_fraction,
-            test_fraction=0.0 if held_out else spec.split.test_fraction,
-        )
-    except ValueError as error:
-        raise DataUnreadable(f"{spec.train.name}: {error}") from error
+    places = _places(spec, conversations, tested=bool(held_out))
 
     def at(place: str) -> tuple[Conversation, ...]:
         both = zip(conversations, places, strict=True)
@@ -153,6 +147,92 @@ def read_conversation_splits(spec: JobSpec, train: Path, test: Path | None) -> C
         test=tuple(held_out) or at("test"),
         leaked=len(leaked),
     )
+
+
+def read_pair_splits(spec: JobSpec, train: Path, test: Path | None) -> RowSplits[PreferencePair]:
+    """Read pairs of answers and part them by their prompts.
+
+    Raises:
+        DataUnreadable: the bytes do not hold what was registered, or are too few to be parted.
+    """
+    pairs = _read_answers(read_pairs, train, spec.train)
+    held_out = _read_answers(read_pairs, test, spec.test) if test and spec.test else []
+    return _by_prompt(spec, pairs, held_out, lambda pair: pair.answered()[0])
+
+
+def read_rated_splits(spec: JobSpec, train: Path, test: Path | None) -> RowSplits[RatedCompletion]:
+    """Read rated answers and part them by their prompts.
+
+    Raises:
+        DataUnreadable: the bytes do not hold what was registered, or are too few to be parted.
+    """
+    rated = _read_answers(read_rated, train, spec.train)
+    held_out = _read_answers(read_rated, test, spec.test) if test and spec.test else []
+    return _by_prompt(spec, rated, held_out, RatedCompletion.answered)
+
+
+def read_asked_splits(spec: JobSpec, train: Path, test: Path | None) -> ConversationSplits:
+    """Read what a language model may be asked: of answers that were compared or rated, the good ones.
+
+    Raises:
+        DataUnreadable: the bytes do not hold what was registered, or are too few to be parted.
+    """
+    match spec.train.kind:
+        case "preference":
+            pairs = read_pair_splits(spec, train, test)
+            return ConversationSplits(
+                train=tuple(pair.answered()[0] for pair in pairs.train),
+                validation=tuple(pair.answered()[0] for pair in pairs.validation),
+                test=tuple(pair.answered()[0] for pair in pairs.test),
+                leaked=pairs.leaked,
+            )
+        case "kto":
+            rated = read_rated_splits(spec, train, test)
+            return ConversationSplits(
+                train=tuple(row.answered() for row in rated.train if row.desirable),
+                validation=tuple(row.answered() for row in rated.validation if row.desirable),
+                test=tuple(row.answered() for row in rated.test if row.desirable),
+                leaked=rated.leaked,
+            )
+        case _:
+            return read_conversation_splits(spec, train, test)
+
+
+def _by_prompt(
+    spec: JobSpec, rows: Sequence[T], held_out: Sequence[T], asked: Callable[[T], Conversation]
+) -> RowSplits[T]:
+    leaked = set(leaked_conversations(map(asked, rows), map(asked, held_out)))
+    rows = [row for at, row in enumerate(rows) if at not in leaked]
+    if not rows:
+        raise DataUnreadable(f"{spec.train.name}: every prompt of it is in the test file")
+    places = _places(spec, list(map(asked, rows)), tested=bool(held_out))
+
+    def at(place: str) -> tuple[T, ...]:
+        return tuple(row for row, there in zip(rows, places, strict=True) if there == place)
+
+    test = tuple(held_out) or at("test")
+    return RowSplits(at("train"), at("validation"), test, len(leaked))
+
+
+def _places(spec: JobSpec, conversations: Sequence[Conversation], *, tested: bool) -> list[Split]:
+    """Where each row belongs; with a test file none is held out for a test."""
+    try:
+        return assign_conversation_splits(
+            conversations,
+            seed=spec.split.seed,
+            validation_fraction=spec.split.validation_fraction,
+            test_fraction=0.0 if tested else spec.split.test_fraction,
+        )
+    except ValueError as error:
+        raise DataUnreadable(f"{spec.train.name}: {error}") from error
+
+
+def _read_answers(read: Callable[..., Iterator[T]], path: Path, ref: DatasetRef) -> list[T]:
+    columns = (ref.text_column or None, ref.label_column)
+    try:
+        return list(read(read_chunks(path), ref.format, ref.delimiter, *columns))
+    except (OSError, ValueError) as error:
+        raise DataUnreadable(f"{ref.name}: {error}") from error
 
 
 def _read(path: Path, ref: DatasetRef) -> list[Row]:

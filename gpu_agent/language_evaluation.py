@@ -21,7 +21,7 @@ from domain.work import (
     Scores,
 )
 from gpu_agent.base_models import find_base_model, places_for
-from gpu_agent.data import read_conversation_splits
+from gpu_agent.data import read_asked_splits
 from gpu_agent.environment import describe, set_up
 from gpu_agent.examples import choose_examples, side_by_side
 from gpu_agent.language_model import LanguageModel, load_language_model
@@ -112,7 +112,7 @@ def prepare(
     Raises:
         DataUnreadable: nothing is held out, or nothing that can be measured.
     """
-    splits = read_conversation_splits(spec, train, test)
+    splits = read_asked_splits(spec, train, test)
     longest = min(spec.hyperparameters.max_length, model.max_tokens)
     rows = questions(model, splits.test, longest)
     if not rows:

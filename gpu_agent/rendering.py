@@ -5,6 +5,7 @@ are then exactly those that the model is given when it is asked for one. What pe
 apart from what the chat template wrote, so that no text of theirs becomes a control token.
 """
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from jinja2 import TemplateError
 
 from domain.datasets.conversations import Conversation, Message
 from domain.datasets.preferences import PreferencePair
+from domain.datasets.tools import tool_name
 from domain.work import Segment
 from gpu_agent.outcomes import WorkFailed
 
@@ -80,7 +82,8 @@ def prompt_ids(tokenizer: Any, messages: Sequence[tuple[str, str]]) -> list[int]
     Raises:
         ConversationRefused: there is no chat template, or it does not take these roles.
     """
-    return _ids(tokenizer, _chat(tokenizer, messages, prompt=True), first=True)
+    turns = [_turn(tokenizer, role, content) for role, content in messages]
+    return _ids(tokenizer, _chat(tokenizer, turns, prompt=True), first=True)
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
@@ -156,15 +159,17 @@ def _raw_parts(tokenizer: Any, conversation: Conversation) -> Iterator[tuple[lis
 
 
 def _chat_parts(tokenizer: Any, conversation: Conversation) -> Iterator[tuple[list[int], bool]]:
-    turns = [(message.role, message.content) for message in conversation.messages]
-    whole = _chat(tokenizer, turns, prompt=False)
+    turns = [_with_calls(tokenizer, message) for message in conversation.messages]
+    tools = [_marked_in(tokenizer, json.loads(tool)) for tool in conversation.tools]
+    whole = _chat(tokenizer, turns, tools, prompt=False)
+    _require_tools(conversation, whole)
     done = 0
     for at, message in enumerate(conversation.messages):
         if not message.supervised:
             continue
-        start = _chat(tokenizer, turns[:at], prompt=True)
+        start = _chat(tokenizer, turns[:at], tools, prompt=True)
         last = at + 1 == len(turns)
-        end = whole if last else _chat(tokenizer, turns[: at + 1], prompt=False)
+        end = whole if last else _chat(tokenizer, turns[: at + 1], tools, prompt=False)
         if not (end.startswith(start) and whole.startswith(end)):
             raise ConversationRefused(_UNSTABLE.format(line=conversation.line, number=at + 1))
         yield _ids(tokenizer, whole[done : len(start)], first=done == 0), False
@@ -190,19 +195,84 @@ def _end_of_turn(tokenizer: Any, answer: Sequence[int]) -> int:
     return next(ends, len(answer))
 
 
-def _chat(tokenizer: Any, turns: Sequence[tuple[str, str]], *, prompt: bool) -> str:
+def _turn(tokenizer: Any, role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": _marked(tokenizer, content)}
+
+
+def _with_calls(tokenizer: Any, message: Message) -> dict[str, Any]:
+    """A message in the words of chat templates, which take arguments as an object."""
+    turn = _turn(tokenizer, message.role, message.content)
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {
+                    "name": _marked(tokenizer, call.name),
+                    "arguments": _marked_in(tokenizer, json.loads(call.arguments)),
+                },
+            }
+            for call in message.tool_calls
+        ]
+    return turn | ({"tool_call_id": message.tool_call_id} if message.tool_call_id else {})
+
+
+def _marked_in(tokenizer: Any, value: Any) -> Any:
+    """Mark every text of a JSON value."""
+    match value:
+        case str():
+            return _marked(tokenizer, value)
+        case list():
+            return [_marked_in(tokenizer, each) for each in value]
+        case dict():
+            return {
+                _marked(tokenizer, key): _marked_in(tokenizer, each) for key, each in value.items()
+            }
+        case _:
+            return value
+
+
+def _require_tools(conversation: Conversation, whole: str) -> None:
+    """Most templates pass over what they do not know; what they leave out nobody would learn."""
+    needed = [("tool", tool_name(tool)) for tool in conversation.tools]
+    for message in conversation.messages:
+        needed += [("call of a tool", call.name) for call in message.tool_calls]
+        if message.role == "tool":
+            needed.append(("answer of a tool", message.content.strip()))
+    if not needed:
+        return
+    text = whole.replace(OPEN, "").replace(CLOSE, "")
+    for what, said in needed:
+        if said not in text and json.dumps(said, ensure_ascii=False)[1:-1] not in text:
+            raise ConversationRefused(
+                f"line {conversation.line}: the model's chat template leaves out a {what} "
+                f"({said[:80]!r}), so it cannot be learned; take a base model whose template has tools"
+            )
+
+
+def _chat(
+    tokenizer: Any,
+    messages: Sequence[dict[str, Any]],
+    tools: Sequence[Any] = (),
+    *,
+    prompt: bool,
+) -> str:
     """Render by the template, with marks around control tokens in what people wrote."""
     if tokenizer.chat_template is None:
         raise ConversationRefused(
             "the model has no chat template, so it learns from prompt and completion rows only"
         )
-    messages = [{"role": role, "content": _marked(tokenizer, content)} for role, content in turns]
+    known = {"tools": list(tools)} if tools else {}
     try:
         text: str = tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=prompt, date_string=DATE
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=prompt,
+            date_string=DATE,
+            **known,
         )
     except (TemplateError, ValueError, TypeError) as error:
-        roles = ", ".join(role for role, _ in turns) or "nothing"
+        roles = ", ".join(message["role"] for message in messages) or "nothing"
         raise ConversationRefused(
             f"the model's chat template does not take a conversation of {roles}: {error}"
         ) from error
@@ -228,9 +298,9 @@ def _control_tokens(tokenizer: Any, template: str | None) -> dict[int, str]:
 
 
 def _template(tokenizer: Any) -> str | None:
-    """Give the chat template; some models have one more for tools, by its name."""
+    """Give the chat template; some models have one more for tools, and both write their tokens."""
     template: str | dict[str, str] | None = tokenizer.chat_template
-    return template.get("default") if isinstance(template, dict) else template
+    return "\n".join(template.values()) if isinstance(template, dict) else template
 
 
 @lru_cache(maxsize=8)

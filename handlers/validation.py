@@ -3,11 +3,13 @@
 import asyncio
 import errno
 import hashlib
+from collections.abc import Iterable
 
 from domain.datasets.commands import RecordValidation
 from domain.datasets.conversation_report import ConversationReportBuilder
 from domain.datasets.conversations import Conversation
 from domain.datasets.events import DatasetRegistered
+from domain.datasets.preferences import PreferencePair, RatedCompletion
 from domain.datasets.report import ReportBuilder
 from domain.datasets.rows import RowReader, TableRow
 from domain.datasets.shapes import AnyRow
@@ -55,10 +57,10 @@ class _Reading:
 
     def feed(self, chunk: bytes) -> None:
         self._hash.update(chunk)
-        self._count(self._reader.feed(chunk))
+        self._count(self._reader.take(chunk))
 
     def verdict(self) -> RecordValidation:
-        self._count(self._reader.finish())
+        self._count(self._reader.rest())
         dataset, reader = self._dataset, self._reader
         if self._hash.hexdigest() != dataset.blob.sha256:
             return _refused(dataset, "blob_damaged", "the stored bytes are not the uploaded ones")
@@ -73,10 +75,12 @@ class _Reading:
             return self._tabular()
         return self._labelled() if dataset.kind == "classification" else self._chats()
 
-    def _count(self, rows: list[AnyRow]) -> None:
+    def _count(self, rows: Iterable[AnyRow]) -> None:
         for row in rows:
             if isinstance(row, Conversation):
                 self._conversations.add(row)
+            elif isinstance(row, PreferencePair | RatedCompletion):
+                self._conversations.add_answers(row)
             elif isinstance(row, TableRow):
                 self._table.add(row)
             else:

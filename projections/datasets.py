@@ -44,6 +44,8 @@ class DatasetRow:
     example: list[dict[str, Any]]  # of text and supervised, a message each
     table_schema: dict[str, Any] | None  # how the rows of a table are read
     table_report: dict[str, Any] | None  # what of a table was cleaned, once it is validated
+    compression: str | None
+    why: str  # it is of this kind and format
     code: str | None  # of the refusal
     message: str | None
     created_at: datetime
@@ -116,6 +118,8 @@ def _registered(event: DatasetRegistered, recorded: Recorded[Event]) -> DatasetR
         example=[],
         table_schema=event.table.model_dump() if event.table else None,
         table_report=None,
+        compression=event.compression,
+        why=event.why,
         code=None,
         message=None,
         created_at=recorded.recorded_at,

@@ -82,6 +82,8 @@ dataset = Table(
     Column("example", JSONB, nullable=False),
     Column("table_schema", JSONB),
     Column("table_report", JSONB),
+    Column("compression", Text),
+    Column("why", Text, nullable=False),
     Column("code", Text),
     Column("message", Text),
     Column("created_at", _Time, nullable=False),

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from domain.blobs import BlobRef
+from domain.datasets.sniff import Compression, Format
 from domain.datasets.tables import TableReport, TableSchema
 from domain.jobs.spec import RowKind
 from domain.messages import Command
@@ -20,7 +21,7 @@ class RegisterDataset(Command):
     dataset_id: UUID
     name: str = Field(min_length=1, max_length=MAX_SEALED)  # sealed where it is a person's
     blob: BlobRef
-    format: Literal["csv", "jsonl"]
+    format: Format
     delimiter: str | None = None
     kind: RowKind = "classification"
     text_column: str
@@ -28,6 +29,8 @@ class RegisterDataset(Command):
     rows: int = Field(ge=1)
     labels: dict[str, int]
     table: TableSchema | None = None
+    compression: Compression | None = None
+    why: str = Field(default="", max_length=1000)
     person_id: UUID | None = None  # whom all its rows are of
     forgotten: bool = False
 

@@ -49,6 +49,8 @@ class CompletionRows:
         asked = self._messages.read(values[prompt], line, prompt)
         value = self._values.present(values, completion, line, "an array of messages")
         answers = None if value is None else self._messages.read(value, line, completion)
-        if asked is None or answers is None:
+        tools = self._messages.tools(values, line)
+        if asked is None or answers is None or tools is None:
             return None
-        return self._messages.conversation([*unsupervised(asked), *answers], line, completion)
+        said = [*unsupervised(asked), *answers]
+        return self._messages.conversation(said, line, completion, tools)

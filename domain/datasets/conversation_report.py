@@ -2,6 +2,7 @@
 
 from domain.datasets.conversations import Conversation
 from domain.datasets.digests import text_digest
+from domain.datasets.preferences import PreferencePair, RatedCompletion
 from domain.work import Segment
 
 # An event has 64 KiB, and a character takes six bytes at worst.
@@ -33,13 +34,36 @@ class ConversationReportBuilder:
     def add(self, conversation: Conversation) -> None:
         if not self._rows:
             self.example = example(conversation)
-        chars = sum(len(message.content) for message in conversation.messages)
+        chars = sum(len(message.said) for message in conversation.messages)
         self._rows += 1
         self._chars += chars
         self.longest_chars = max(self.longest_chars, chars)
         self.messages += len(conversation.messages)
         self.supervised_messages += sum(message.supervised for message in conversation.messages)
         self._compare(text_digest(conversation.prompt), text_digest(conversation.answer))
+
+    def add_answers(self, row: PreferencePair | RatedCompletion) -> None:
+        """Answers that are compared or rated: all of them are learned from."""
+        if isinstance(row, PreferencePair):
+            answers = {"chosen": row.chosen, "rejected": row.rejected}
+        else:
+            answers = {"desirable" if row.desirable else "undesirable": row.completion}
+        if not self._rows:
+            asked = Conversation(row.line, row.prompt, row.raw)
+            said = [f"{name}: {answer}" for name, answer in answers.items()]
+            self.example = (
+                *example(asked)[: MAX_EXAMPLE_MESSAGES - len(said)],
+                *(Segment(text=_cut(text), supervised=True) for text in said),
+            )
+        asked_chars = sum(len(message.content) for message in row.prompt)
+        chars = asked_chars + sum(map(len, answers.values()))
+        self._rows += 1
+        self._chars += chars
+        self.longest_chars = max(self.longest_chars, chars)
+        self.messages += len(row.prompt) + len(answers)
+        self.supervised_messages += len(answers)
+        prompt = Conversation(row.line, (*row.prompt, *row.prompt[:1])).prompt
+        self._compare(text_digest(prompt), text_digest(repr(sorted(answers.items()))))
 
     def _compare(self, prompt: bytes, answer: bytes) -> None:
         first = self._first.get(prompt)
@@ -55,9 +79,7 @@ def example(conversation: Conversation) -> tuple[Segment, ...]:
     """One segment a message, with its role unless it is read as it stands; the last is the answer."""
     segments = [
         Segment(
-            text=_cut(
-                message.content if conversation.raw else f"{message.role}: {message.content}"
-            ),
+            text=_cut(message.said if conversation.raw else f"{message.role}: {message.said}"),
             supervised=message.supervised,
         )
         for message in conversation.messages

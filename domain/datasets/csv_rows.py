@@ -14,9 +14,9 @@ from domain.datasets.lines import (
 )
 from domain.datasets.problems import MAX_NAME_CHARS, Problems, shown
 from domain.datasets.shapes import AnyRow, Shapes
+from domain.datasets.sniff import DELIMITERS
 from domain.datasets.values import MAX_FIELD_CHARS, too_long_field
 
-DELIMITERS = (",", ";", "\t")  # told apart by the header
 _DELIMITER_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _STRAY_TEXT = ("bad_quote", "there is text behind a closing quote")
 _UNTERMINATED = (

@@ -4,6 +4,7 @@ from typing import Literal
 from uuid import UUID
 
 from domain.blobs import BlobRef
+from domain.datasets.sniff import Compression, Format
 from domain.datasets.tables import TableReport, TableSchema
 from domain.jobs.spec import RowKind
 from domain.messages import Event
@@ -17,7 +18,7 @@ class DatasetRegistered(Event):
     dataset_id: UUID
     name: str  # sealed where it is a person's
     blob: BlobRef
-    format: Literal["csv", "jsonl"]
+    format: Format
     delimiter: str | None
     kind: RowKind = "classification"
     text_column: str
@@ -25,6 +26,8 @@ class DatasetRegistered(Event):
     rows: int
     labels: dict[str, int]  # label -> rows
     table: TableSchema | None = None  # how the rows of a table are read
+    compression: Compression | None = None  # of the stored bytes
+    why: str = ""  # they are read as of this kind and format
     person_id: UUID | None = None  # whom all its rows are of; no event quotes them then
 
 

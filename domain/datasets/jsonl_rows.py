@@ -11,31 +11,31 @@ from domain.datasets.shapes import AnyRow, Shapes
 from domain.datasets.values import Number, kind_of
 
 MAX_DEPTH = 64  # of nesting; real rows have one or two levels, thousands would exhaust the stack
-_JSON_SPACE = " \t\r\n"
+JSON_SPACE = " \t\r\n"
 _STRING = re.compile(r'"(?:[^"\\]+|\\.)*"?', re.DOTALL)  # or what is left of one
 
 
-class _DuplicateKey(Exception):
-    pass
+class DuplicateKey(Exception):
+    """An object has a key twice."""
 
 
-class _NotJson(Exception):
-    pass
+class NotJson(Exception):
+    """A constant that other readers take, and JSON does not have."""
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _DuplicateKey(next(key for key in keys if keys.count(key) > 1))
+        raise DuplicateKey(next(key for key in keys if keys.count(key) > 1))
     return result
 
 
 def _refuse_constant(name: str) -> Never:
-    raise _NotJson(name)
+    raise NotJson(name)
 
 
-_decoder = json.JSONDecoder(
+DECODER = json.JSONDecoder(
     object_pairs_hook=_no_duplicates,
     parse_int=Number,
     parse_float=Number,
@@ -90,8 +90,8 @@ class JsonlRows:
                 line,
                 "json_array",
                 "the file is a JSON array, not JSON Lines",
-                "one object a line, no brackets around and no commas between them;"
-                " convert it with: jq -c '.[]' data.json > data.jsonl",
+                "one object a line, no brackets around and no commas between them; or the format"
+                " json, which is such an array",
             )
         elif first_line == "{":
             self._problems.stop(
@@ -102,9 +102,9 @@ class JsonlRows:
             )
 
     def _parse(self, source: str, line: int) -> dict[str, Any] | None:
-        lead = len(source) - len(source.lstrip(_JSON_SPACE))
-        source = source.strip(_JSON_SPACE)
-        if source.count("[") + source.count("{") > MAX_DEPTH and _depth(source) > MAX_DEPTH:
+        lead = len(source) - len(source.lstrip(JSON_SPACE))
+        source = source.strip(JSON_SPACE)
+        if source.count("[") + source.count("{") > MAX_DEPTH and depth_of(source) > MAX_DEPTH:
             self._problems.add(
                 line,
                 "too_deep",
@@ -113,12 +113,12 @@ class JsonlRows:
             )
             return None
         try:
-            value = _decoder.decode(source)
+            value = DECODER.decode(source)
         except json.JSONDecodeError as error:
             self._invalid(line, error.msg, lead + error.pos + 1)
-        except _NotJson as error:
+        except NotJson as error:
             self._invalid(line, f"{error} is not a JSON value", lead + source.find(str(error)) + 1)
-        except _DuplicateKey as error:
+        except DuplicateKey as error:
             self._problems.add(
                 line,
                 "duplicate_key",
@@ -129,12 +129,7 @@ class JsonlRows:
         else:
             if isinstance(value, dict):
                 return value
-            self._problems.add(
-                line,
-                "not_an_object",
-                f"the line holds {kind_of(value)}",
-                'an object, such as {"text": "Where is my parcel?", "label": "track_order"}',
-            )
+            add_not_an_object(value, line, "the line", self._problems)
         return None
 
     def _invalid(self, line: int, why: str, column: int) -> None:
@@ -143,7 +138,16 @@ class JsonlRows:
         )
 
 
-def _depth(source: str) -> int:
+def add_not_an_object(value: object, line: int, where: str, problems: Problems) -> None:
+    problems.add(
+        line,
+        "not_an_object",
+        f"{where} holds {kind_of(value)}",
+        'an object, such as {"text": "Where is my parcel?", "label": "track_order"}',
+    )
+
+
+def depth_of(source: str) -> int:
     depth = deepest = 0
     for bracket in re.findall(r"[\[\]{}]", _STRING.sub("", source)):
         depth += 1 if bracket in "[{" else -1

@@ -14,13 +14,14 @@ class PreferencePair:
     chosen: str
     rejected: str
     raw: bool = False  # joined as they stand: no chat template
+    tools: tuple[str, ...] = ()  # that may be asked: their descriptions, a JSON object each
 
     def answered(self) -> tuple[Conversation, Conversation]:
         """The conversation with the better answer, and the one with the worse."""
-        return (
-            answer_to(self.prompt, self.chosen, self.line, raw=self.raw),
-            answer_to(self.prompt, self.rejected, self.line, raw=self.raw),
-        )
+        return (self._with(self.chosen), self._with(self.rejected))
+
+    def _with(self, answer: str) -> Conversation:
+        return answer_to(self.prompt, answer, self.line, raw=self.raw, tools=self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,20 @@ class RatedCompletion:
     completion: str
     desirable: bool
     raw: bool = False
+    tools: tuple[str, ...] = ()
 
     def answered(self) -> Conversation:
-        return answer_to(self.prompt, self.completion, self.line, raw=self.raw)
+        return answer_to(self.prompt, self.completion, self.line, raw=self.raw, tools=self.tools)
 
 
-def answer_to(prompt: tuple[Message, ...], answer: str, line: int, *, raw: bool) -> Conversation:
+def answer_to(
+    prompt: tuple[Message, ...],
+    answer: str,
+    line: int,
+    *,
+    raw: bool,
+    tools: tuple[str, ...] = (),
+) -> Conversation:
     """Put an answer behind a prompt; nothing but the answer is learned."""
-    return Conversation(line, (*prompt, Message("assistant", answer, supervised=True)), raw)
+    messages = (*prompt, Message("assistant", answer, supervised=True))
+    return Conversation(line, messages, raw, tools)

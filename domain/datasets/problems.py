@@ -60,12 +60,19 @@ class Problems:
             )
 
     def stop(
-        self, line: int, code: str, message: str, expected: str, *, field: str | None = None
+        self,
+        line: int,
+        code: str,
+        message: str,
+        expected: str,
+        *,
+        column: int | None = None,
+        field: str | None = None,
     ) -> None:
         """Add a problem that makes the rest of the file pointless to read; it is always shown."""
         self.give_up()
         del self.first[MAX_PROBLEMS - 1 :]
-        self.add(line, code, message, expected, field=field)
+        self.add(line, code, message, expected, column=column, field=field)
 
     def give_up(self) -> None:
         self._stopped = True

@@ -1,7 +1,8 @@
 """The kinds of rows: how each is told by its keys, and what every row of it must hold."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from domain.datasets.chat_rows import ChatRows
 from domain.datasets.checks import Columns, Row
@@ -9,25 +10,54 @@ from domain.datasets.completion_rows import CompletionRows
 from domain.datasets.conversations import Conversation
 from domain.datasets.instruction_rows import InstructionRows
 from domain.datasets.labelled_rows import LabelledRows
+from domain.datasets.preference_rows import PreferenceRows
+from domain.datasets.preferences import PreferencePair, RatedCompletion
 from domain.datasets.problems import Problems, shown
+from domain.datasets.rated_rows import RatedRows
+from domain.datasets.sniff import Format
 from domain.datasets.table_rows import Cleanings, TableReading
 from domain.datasets.table_scan import TableRow, TableScan
 from domain.datasets.tables import TableChoice, TableSchema
+from domain.datasets.text_rows import TextRows
 from domain.jobs.spec import RowKind
 
-AnyRow = Row | Conversation | TableRow
+AnyRow = Row | Conversation | TableRow | PreferencePair | RatedCompletion
 
-SIGNS: Mapping[RowKind, frozenset[str]] = {
-    "chat": frozenset({"messages"}),
-    "instruction": frozenset({"instruction", "output"}),
-    "prompt_completion": frozenset({"prompt", "completion"}),
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """Keys by which a kind is told."""
+
+    kind: RowKind
+    keys: frozenset[str]
+    nested: bool = False  # only where a value can be more than a string
+    alone: bool = False  # there is no other key
+
+
+# The last two say less than those above them, which hold their keys too.
+SIGNS: Final = (
+    Sign("chat", frozenset({"messages"}), nested=True),
+    Sign("chat", frozenset({"conversations"}), nested=True),
+    Sign("instruction", frozenset({"instruction", "output"})),
+    Sign("preference", frozenset({"chosen", "rejected"})),
+    Sign("preference", frozenset({"preferred_output", "non_preferred_output"})),
+    Sign("preference", frozenset({"preferred_completion", "non_preferred_completion"})),
+    Sign("kto", frozenset({"prompt", "completion", "label"})),
+    Sign("prompt_completion", frozenset({"prompt", "completion"})),
+    Sign("text", frozenset({"text"}), alone=True),
+)
+TOLD_BY: Final = {
+    "messages": "messages with roles",
+    "conversations": "conversations, as ShareGPT has them",
 }
 
 
 class RowShape(Protocol):
     """Takes the rows of one kind."""
 
-    columns: Columns | None  # known once the first row, or the header, was good
+    @property
+    def columns(self) -> Columns | None:
+        """Known once the first row, or the header, was good."""
 
     def begin(self, names: Sequence[str], line: int) -> None:
         """Find the columns among the names of the first row or the header."""
@@ -60,11 +90,14 @@ class Shapes:
         *,
         nested: bool,
         table: TableChoice | TableSchema | None = None,
+        format_: Format = "csv",
     ) -> None:
         self.kind = kind or ("classification" if text_column or label_column else None)
+        self.why = "it was asked for" if kind else "a column was chosen" if self.kind else ""
         self._table = table
         self._telling = self.kind is None
         self._nested = nested
+        self._format = format_
         self._chosen = (text_column or None, label_column or None)
         self._problems = problems
         self._shape: RowShape | None = None
@@ -91,12 +124,11 @@ class Shapes:
         return self._shape.at_least if self._shape else LabelledRows.at_least
 
     def begin(self, names: Sequence[str], line: int, delimiter: str | None = None) -> None:
-        if self._telling:
-            kinds = self._kinds(names)
-            if len(kinds) > 1:
-                self._problems.stop(line, "two_kinds", *_two_kinds(kinds))
-                return
-            self.kind = kinds[0] if kinds else "classification"
+        if self._format == "text" and not self._may_be_text(line):
+            return
+        self._tell(names, line, delimiter)
+        if self._problems.stopped():
+            return
         if self.kind == "chat" and not self._nested:
             self._problems.stop(
                 line,
@@ -111,9 +143,11 @@ class Shapes:
     def take(self, line: int, values: Mapping[str, object]) -> AnyRow | None:
         if self._shape is None:
             return None
-        if self._telling and self._nested and len(kinds := self._kinds(values)) > 1:
-            self._problems.add(line, "two_kinds", *_two_kinds(kinds))
-            return None
+        if self._telling and self._nested:
+            found = self._signs(values)
+            if len({sign.kind for sign in found}) > 1:
+                self._problems.add(line, "two_kinds", *_two_kinds(found))
+                return None
         row = self._shape.take(line, values)
         self.rows += row is not None
         return row
@@ -134,6 +168,12 @@ class Shapes:
                 return InstructionRows(*self._chosen, self._problems)
             case "prompt_completion":
                 return CompletionRows(*self._chosen, self._problems)
+            case "text":
+                return TextRows(*self._chosen, self._problems)
+            case "preference":
+                return PreferenceRows(*self._chosen, self._problems)
+            case "kto":
+                return RatedRows(*self._chosen, self._problems)
             case "tabular":
                 return self._make_table(decimal_comma=delimiter not in {None, ","})
 
@@ -148,20 +188,53 @@ class Shapes:
         self.labels = table.labels
         return table
 
-    def _kinds(self, names: Sequence[str] | Mapping[str, object]) -> list[RowKind]:
+    def _may_be_text(self, line: int) -> bool:
+        if self.kind in {None, "text"}:
+            return True
+        self._problems.stop(
+            line,
+            "text_has_no_columns",
+            f"a file of plain text holds no rows of the kind {self.kind}",
+            "the kind text; or CSV, JSON Lines, JSON or Parquet, which have columns",
+        )
+        return False
+
+    def _tell(self, names: Sequence[str], line: int, delimiter: str | None) -> None:
+        if not self._telling:
+            return
+        found = self._signs(names)
+        if len({sign.kind for sign in found}) > 1:
+            self._problems.stop(line, "two_kinds", *_two_kinds(found))
+            return
+        where = "the header" if delimiter else "the first row"
+        if self._format == "text":
+            self.kind, self.why = "text", "plain text has no columns"
+            return
+        if found:
+            self.kind, keys = found[0].kind, found[0].keys
+            told = TOLD_BY.get(min(keys)) or ", ".join(sorted(keys))
+            self.why = f"{where} has {told}{' alone' if found[0].alone else ''}"
+        else:
+            self.kind = "classification"
+            self.why = f"{where} has the keys of no other kind"
+
+    def _signs(self, names: Iterable[str]) -> list[Sign]:
         known = {name.casefold() for name in names}
-        return [
-            kind
-            for kind, signs in SIGNS.items()
-            if signs <= known and (self._nested or kind != "chat")
+        found = [
+            sign
+            for sign in SIGNS
+            if sign.keys <= known
+            and (self._nested or not sign.nested)
+            and (not sign.alone or sign.keys == known)
         ]
+        return [sign for sign in found if not any(sign.keys < other.keys for other in found)]
 
 
-def _two_kinds(kinds: Sequence[RowKind]) -> tuple[str, str]:
+def _two_kinds(found: Sequence[Sign]) -> tuple[str, str]:
     described = " and ".join(
-        f"{kind} ({', '.join(map(shown, sorted(SIGNS[kind])))})" for kind in kinds
+        f"{sign.kind} ({', '.join(map(shown, sorted(sign.keys)))})" for sign in found
     )
     return (
         f"the keys of the row are those of two kinds: {described}",
-        f"the keys of one kind, or say which with kind (CLI: --kind {kinds[0]})",
+        f"the keys of one kind, or say which with kind (CLI: --kind {found[0].kind})",
     )

@@ -2,21 +2,28 @@
 
 from typing import Literal
 
+from domain.datasets.checks import LABEL_NAMES, TEXT_NAMES
 from domain.datasets.problems import Problems
 
-Format = Literal["csv", "jsonl"]
+Format = Literal["csv", "jsonl", "json", "parquet", "text"]
+Compression = Literal["gzip"]
+DELIMITERS = (",", ";", "\t")  # of CSV, told apart by the header
+GZIP = b"\x1f\x8b"
+PARQUET = b"PAR1"
+_NAMES = {*TEXT_NAMES, *LABEL_NAMES, "instruction", "completion", "chosen", "rejected"}
+_BOM = b"\xef\xbb\xbf"
 
-_EXPORT = "a CSV or JSON Lines file in UTF-8; export or convert it to one of these"
+_EXPORT = "CSV, JSON Lines, JSON or Parquet; export or convert it to one of these"
 _UNPACK = "the unpacked file; unpack it and upload what is inside"
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a ZIP archive", _UNPACK),
     (b"PK\x05\x06", "an empty ZIP archive", _UNPACK),
-    (b"\x1f\x8b", "a gzip file", _UNPACK),
+    (GZIP, "a gzip file inside a gzip file", _UNPACK),
     (b"BZh", "a bzip2 file", _UNPACK),
     (b"\xfd7zXZ\x00", "an xz file", _UNPACK),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file", _UNPACK),
     (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
-    (b"PAR1", "a Parquet file", _EXPORT),
+    (PARQUET, "a Parquet file", "the format parquet, or none said: it is told by the content"),
     (b"ARROW1", "an Arrow file", _EXPORT),
     (b"\x89HDF", "an HDF5 file", _EXPORT),
     (b"\x93NUMPY", "a NumPy array", _EXPORT),
@@ -35,10 +42,11 @@ _WIDE = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"), (b"\x
 _EXTENSIONS: dict[str, Format] = {
     "csv": "csv",
     "tsv": "csv",
-    "txt": "csv",
     "jsonl": "jsonl",
     "ndjson": "jsonl",
     "json": "jsonl",
+    "parquet": "parquet",
+    "pq": "parquet",
 }
 _TYPES: dict[str, Format] = {
     "text/csv": "csv",
@@ -51,20 +59,49 @@ _TYPES: dict[str, Format] = {
     "application/x-jsonlines": "jsonl",
     "application/x-ndjson": "jsonl",
     "application/ndjson": "jsonl",
+    "application/vnd.apache.parquet": "parquet",
 }
 
 
-def detect_format(filename: str | None, content_type: str | None, head: bytes) -> Format:
-    """Tell CSV from JSON Lines: the content decides where it can, then the name, then the type."""
-    if head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"["):
-        return "jsonl"
-    extension = (filename or "").rpartition(".")[2].lower()
+def detect_format(
+    filename: str | None, content_type: str | None, head: bytes, kind: str | None = None
+) -> tuple[Format, str]:
+    """Tell what a file is, and why: the content decides where it can, then the name, then the type."""
+    start = head.removeprefix(_BOM).lstrip()[:1]
+    if head.startswith(PARQUET):
+        return "parquet", "it begins with PAR1"
+    if start == b"[":
+        return "json", "it begins with ["
+    if start == b"{":
+        return "jsonl", "it begins with {"
+    name = (filename or "").lower().removesuffix(".gz")
+    extension = name.rpartition(".")[2]
     declared = (content_type or "").partition(";")[0].strip().lower()
-    return _EXTENSIONS.get(extension) or _TYPES.get(declared) or "csv"
+    if extension == "txt" and kind in {None, "text"} and not _names_columns(head):
+        return "text", "its name ends with .txt, and its first line names no columns"
+    if found := _EXTENSIONS.get(extension):
+        return found, f"its name ends with .{extension}"
+    if found := _TYPES.get(declared):
+        return found, f"its type is {declared}"
+    return "csv", "nothing says that it is anything else"
 
 
-def refuse_unreadable(head: bytes, problems: Problems) -> None:
-    """Stop at a file that is not UTF-8 text at all."""
+def _names_columns(head: bytes) -> bool:
+    """Whether the first line that is not blank may be the header of a CSV file."""
+    first = next((line for line in head.removeprefix(_BOM).splitlines() if line.strip()), b"")
+    text = first.decode("utf-8", "replace")
+    return any(
+        name.strip(' "').casefold() in _NAMES
+        for delimiter in DELIMITERS
+        if delimiter in text
+        for name in text.split(delimiter)
+    )
+
+
+def refuse_unreadable(head: bytes, format: Format | None, problems: Problems) -> None:  # noqa: A002
+    """Stop at a file that is not UTF-8 text at all, nor Parquet where that may be."""
+    if head.startswith(PARQUET) and format in {None, "parquet"}:
+        return
     for mark, name in _WIDE:
         if head.startswith(mark):
             problems.stop(1, "wrong_encoding", f"the file is {name}", _utf8_advice())

@@ -5,7 +5,13 @@ from domain.jobs.spec import METHODS, PREFERENCE_METHODS, HyperparameterChoices,
 
 def learns_from(method: Method, kind: RowKind) -> bool:
     """Reinforcement asks the prompts of conversations, and knows what is right from their answers."""
-    return METHODS[kind] == ("sft" if method == "grpo" else method)
+    match method:
+        case "grpo":
+            return METHODS[kind] == "sft" and kind != "text"  # which asks nothing
+        case "dpo" | "orpo" | "simpo":
+            return kind == "preference"
+        case _:
+            return METHODS[kind] == method
 
 
 def language_misfit(method: Method, choices: HyperparameterChoices) -> str | None:

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from domain.blobs import BlobRef
+from domain.datasets.sniff import Format
 from domain.datasets.tables import TableCounts, TableSchema
 from domain.jobs.tabular import (
     GRADIENT_BOOSTING,
@@ -15,7 +16,16 @@ from domain.jobs.tabular import (
 )
 
 Method = Literal["sequence_classification", "sft", "dpo", "orpo", "kto", "simpo", "grpo", "tabular"]
-RowKind = Literal["classification", "chat", "instruction", "prompt_completion", "tabular"]
+RowKind = Literal[
+    "classification",
+    "chat",
+    "instruction",
+    "prompt_completion",
+    "text",
+    "preference",
+    "kto",
+    "tabular",
+]
 DEFAULT_BASE_MODEL = "finetrail/minilm"
 TINY = "finetrail/tiny"
 BASE_MODELS: dict[Method, str] = {
@@ -35,6 +45,9 @@ METHODS: dict[RowKind, Method] = {  # which one learns from such rows
     "chat": "sft",
     "instruction": "sft",
     "prompt_completion": "sft",
+    "text": "sft",
+    "preference": "dpo",
+    "kto": "kto",
     "tabular": "tabular",
 }
 Tuning = Literal["lora", "qlora"]
@@ -258,7 +271,7 @@ class DatasetRef(_Part):
     dataset_id: UUID
     name: str
     blob: BlobRef
-    format: Literal["csv", "jsonl"]
+    format: Format  # as unpacked; whether it is packed is told by the content
     delimiter: str | None
     kind: RowKind = "classification"
     text_column: str  # what is answered; of a chat "messages"

@@ -34,13 +34,19 @@ DatasetId = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's i
 
 @app.command()
 def upload(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or JSON Lines.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="CSV, JSON Lines, JSON, Parquet or text, also with gzip."
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="The file's name if left out.")] = None,
     kind: RowKind = None,
     text: TextColumn = None,
     label: LabelColumn = None,
     format: Annotated[  # noqa: A002 - the option's name
-        Literal["csv", "jsonl"] | None, typer.Option(help="Told from the file if left out.")
+        Literal["csv", "jsonl", "json", "parquet", "text"] | None,
+        typer.Option(help="Told from the file if left out."),
     ] = None,
     person: Annotated[
         str | None, typer.Option(help="Id of the person whom all the rows are of.")
@@ -173,6 +179,7 @@ def delete(dataset_id: DatasetId, url: Url = None, key: Key = None, json: Json =
 
 def _file_name(dataset: "Dataset") -> Path:
     """The last part of its name, so that no name leads elsewhere, with the ending of its format."""
-    ending = f".{dataset.format}"
+    ending = ".txt" if dataset.format == "text" else f".{dataset.format}"
+    ending += ".gz" if dataset.compression else ""
     name = PurePosixPath(dataset.name or dataset.id).name or "dataset"
     return Path(name if name.lower().endswith(ending) else name + ending)

@@ -40,12 +40,13 @@ def dataset(one: Dataset) -> Table:
             ("status", one.status),
             ("message", one.message or ""),
             ("kind", one.kind),
+            ("why", one.why),
             ("rows", str(one.rows)),
             ("labels", labels),
             ("messages", learned if one.messages else ""),
             ("duplicates", str(one.duplicate_rows or "")),
             ("contradictions", str(one.conflicting_texts or "")),
-            ("columns", f"{columns} ({one.format})"),
+            ("columns", f"{columns} ({one.format})".strip()),
             *_table(one),
             ("size", size(one.size)),
             ("sha256", one.sha256),
@@ -78,15 +79,22 @@ def rows(found: list[dict[str, Any]]) -> Table:
 
 def _said(row: dict[str, Any]) -> list[tuple[str, ...]]:
     names = {"user": "prompt", "assistant": "completion"} if row.get("raw") else {}
-    return [
+    lines = [
         (
-            "" if index else str(row["line"]),
             names.get(each["role"], each["role"]),
             "learned" if each["supervised"] else "read",
-            each["content"],
+            "\n".join(filter(None, (each["content"], *map(_call, each.get("tool_calls", []))))),
         )
-        for index, each in enumerate(row["messages"])
+        for each in row["messages"]
     ]
+    lines += [(name, "learned", row[name]) for name in ("chosen", "rejected") if name in row]
+    if "completion" in row:
+        lines.append(("wanted" if row["desirable"] else "unwanted", "learned", row["completion"]))
+    return [("" if at else str(row["line"]), *line) for at, line in enumerate(lines)]
+
+
+def _call(call: dict[str, str]) -> str:
+    return f"{call['name']}({call['arguments']})"
 
 
 def _table(one: Dataset) -> list[tuple[str, str]]:

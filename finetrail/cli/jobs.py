@@ -32,7 +32,8 @@ def train(
     text: TextColumn = None,
     label: LabelColumn = None,
     method: Annotated[
-        Literal["sequence_classification", "sft", "grpo", "tabular"] | None,
+        Literal["sequence_classification", "sft", "dpo", "orpo", "kto", "simpo", "grpo", "tabular"]
+        | None,
         typer.Option(help="What suits the rows if left out.", rich_help_panel=TUNING),
     ] = None,
     base_model: Annotated[

@@ -37,7 +37,17 @@ Json = Annotated[
     ),
 ]
 RowKind = Annotated[
-    Literal["classification", "chat", "instruction", "prompt_completion", "tabular"] | None,
+    Literal[
+        "classification",
+        "chat",
+        "instruction",
+        "prompt_completion",
+        "text",
+        "preference",
+        "kto",
+        "tabular",
+    ]
+    | None,
     typer.Option("--kind", help="What a row holds; told by the first one if left out."),
 ]
 TextColumn = Annotated[

@@ -37,11 +37,12 @@ class DatasetCalls(Calls):
         """Stream a file to the server and return the dataset it made of it.
 
         Args:
-            path: CSV or JSON Lines.
+            path: CSV, JSON Lines, JSON, Parquet or plain text, each also packed with gzip.
             name: The file's own name without its ending, if none is given.
-            kind: classification, chat, instruction, prompt_completion or tabular; told by the first
-                row if none is given, but a chosen column then means a classification, and what
-                follows a table.
+            format: csv, jsonl, json, parquet or text; told by the file if none is given.
+            kind: classification, chat, instruction, prompt_completion, text, preference, kto or
+                tabular; told by the first row if none is given, but a chosen column then means a
+                classification, and what follows a table.
             schema: Of a table: the name of a schema that the server knows, such as diabetes.
             target: Of a table: the column to tell.
             numeric: Of a table: columns of numbers, in a list or parted by commas; likewise

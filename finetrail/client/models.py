@@ -77,6 +77,8 @@ class Dataset(_Answer):
     conflicting_texts: int | None = None  # the same text with different labels or answers
     messages: int | None = None  # of all conversations
     supervised_messages: int | None = None
+    compression: str | None = None  # "gzip"
+    why: str = ""  # it is read as of this kind and format
     example: list[ExampleMessage] = []
     table_schema: TableSchema | None = None  # of a table
     table_report: TableReport | None = None  # of a table that was validated

@@ -25,7 +25,7 @@ from gpu_agent.packing import (
     token_log_probs,
 )
 from gpu_agent.protocol import ChildInput
-from gpu_agent.rendering import Rendered, prompt_ids, text_ids
+from gpu_agent.rendering import ConversationRefused, Rendered, prompt_ids, text_ids
 from gpu_agent.rewards import Reward, make_reward
 from gpu_agent.schedule import log, require_validation, total_steps, warning
 from gpu_agent.supervision import NothingSupervised
@@ -124,6 +124,8 @@ def find_tasks(
     """Encode the prompts; those that are longer than ``longest`` tokens are left out."""
     found = []
     for conversation in conversations:
+        if conversation.tools or any(each.role == "tool" for each in conversation.messages):
+            raise ConversationRefused(f"line {conversation.line}: no tool is there to be asked")
         turns = [(message.role, message.content) for message in conversation.messages[:-1]]
         if conversation.raw:
             ids = text_ids(model.tokenizer, "".join(content for _, content in turns))

@@ -62,6 +62,10 @@ def train(
         f"rated answers: {len(splits.train)} for training, {len(splits.validation)} for "
         f"validation, {len(splits.test)} held out"
     )
+    if splits.leaked:
+        yield warning(
+            f"{splits.leaked} training rows were left out: their prompt is in the test file"
+        )
     longest = min(config.max_length, model.max_tokens)
     rows = rated(model, splits.train, longest)
     validation = rated(model, splits.validation, longest)

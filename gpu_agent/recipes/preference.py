@@ -56,6 +56,10 @@ def train(
         f"pairs of answers: {len(splits.train)} for training, {len(splits.validation)} for "
         f"validation, {len(splits.test)} held out"
     )
+    if splits.leaked:
+        yield warning(
+            f"{splits.leaked} training rows were left out: their prompt is in the test file"
+        )
     longest = min(config.max_length, model.max_tokens)
     rendered = [render_pair(model.tokenizer, pair, longest) for pair in splits.train]
     pairs = [Pair(each) for each in rendered if each.teaches]

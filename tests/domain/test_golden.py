@@ -14,7 +14,8 @@ LANGUAGE_MODELS = sorted((HERE / "golden_language_models").glob("*.json"))
 QUEUE = sorted((HERE / "golden_queue").glob("*.json"))
 TRAINING = sorted((HERE / "golden_training").glob("*.json"))
 TABLES = sorted((HERE / "golden_tables").glob("*.json"))
-ALL = GOLDEN + LANGUAGE_MODELS + QUEUE + TRAINING + TABLES
+FORMATS = sorted((HERE / "golden_formats").glob("*.json"))
+ALL = GOLDEN + LANGUAGE_MODELS + QUEUE + TRAINING + FORMATS + TABLES
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.name)

@@ -52,11 +52,11 @@ GOOD = [f"text {n},{'a' if n % 2 else 'b'}" for n in range(10)]
         (lines("text,label", "one,a", "two,a"), CSV, "one_label", 1, "label"),
         (lines("text,label", *GOOD, 'un"closed,a', '"open'), CSV, None, None, None),
         (lines("text,label", *GOOD, "one,two,three"), CSV, None, 12, None),
-        (gzip.compress(csv_rows()), CSV, "binary_content", 1, None),
+        (gzip.compress(csv_rows())[:-9], CSV, "bad_gzip", 1, None),
         (csv_rows().decode().encode("utf-16"), CSV, "wrong_encoding", 1, None),
         (csv_rows() + b"caf\xe9,a\n", CSV, None, 42, None),
         (b'{"text": "a", "label": "b"}\n{"text": ', JSONL, None, 2, None),
-        (b'{"text": "a"}\n', JSONL, None, 1, "label"),
+        (b'{"text": "a", "x": 1, "y": 2}\n', JSONL, None, 1, "label"),
         (b'{"text": 5, "label": "b"}\n', JSONL, None, 1, "text"),
         (b'{"messages": [{"role": "user"}]}', JSONL, "missing_key", 1, "messages[0].content"),
     ],
@@ -396,5 +396,5 @@ async def test_a_large_body_that_is_refused_early_is_still_answered(world: World
 
     problem = await refused(world, body())
 
-    assert problem["problems"][0]["code"] == "binary_content"
+    assert problem["problems"][0]["code"] == "bad_gzip"
     assert taken == 20

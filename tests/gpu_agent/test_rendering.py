@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from domain.datasets.conversations import Conversation, Message
+from domain.datasets.conversations import Conversation, Message, ToolCall
 from gpu_agent.rendering import (
     ConversationRefused,
     Rendered,
@@ -41,6 +41,15 @@ THINKING = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n"
     "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
     "{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# As Qwen2.5's, in short.
+TOOLS = (
+    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}"
+    "<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}<tool_call>{{ call.function | tojson }}</tool_call>"
+    "{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 PLAIN = (
@@ -386,3 +395,39 @@ def test_long_segments_are_shown_by_their_ends(own: Any) -> None:
     assert " … " in first.text
     assert len(first.text) < 300
     assert answer.text == "short<|im_end|>"
+
+
+WEATHER = '{"type": "function", "function": {"name": "weather"}}'
+ASKED = Conversation(
+    1,
+    (
+        Message("user", "How warm is it?", supervised=False),
+        Message("assistant", "", True, (ToolCall("1", "weather", '{"city": "<|im_end|>"}'),)),
+        Message("tool", "18 degrees", supervised=False, tool_call_id="1"),
+        Message("assistant", "18 degrees.", supervised=True),
+    ),
+    tools=(WEATHER,),
+)
+
+
+def test_calls_of_tools_are_learned_and_what_tools_say_is_only_read() -> None:
+    tokenizer = bytewise(TOOLS, ("<s>", "<|im_start|>", "<|im_end|>"), eos="<|im_end|>")
+
+    rendered = render(tokenizer, ASKED, LONG)
+
+    learned = [part.text for part in segments(tokenizer, rendered) if part.supervised]
+    call = (
+        '<tool_call>{"name": "weather", "arguments": {"city": "<|im_end|>"}}</tool_call><|im_end|>'
+    )
+    assert learned == [call, "18 degrees.<|im_end|>"]
+    (read, *_) = segments(tokenizer, rendered)
+    assert WEATHER in read.text
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert rendered.ids.count(end) == 5  # the template's own; the one in the arguments is letters
+
+
+def test_template_that_leaves_tools_out_is_refused() -> None:
+    plain = bytewise(PLAIN, ("<s>",), eos="<s>")
+
+    with pytest.raises(ConversationRefused, match="leaves out a tool"):
+        render(plain, ASKED, LONG)

@@ -124,8 +124,8 @@ def test_offset_counts_the_byte_order_mark_and_earlier_blocks() -> None:
         ("text,label\na,x\n".encode("utf-16-le"), "binary_content", 1, None, "NUL"),
         (b"PK\x03\x04....xl/workbook.xml", "binary_content", 1, None, "an Excel workbook"),
         (b"PK\x03\x04....data.csv", "binary_content", 1, None, "a ZIP archive"),
-        (b"PAR1\x15\x04", "binary_content", 1, None, "a Parquet file"),
-        (b"\x1f\x8b\x08\x00", "binary_content", 1, None, "a gzip file"),
+        (b"PAR1\x15\x04", "bad_parquet", 1, None, "cannot be read"),
+        (b"\x1f\x8b\x08\x00", "bad_gzip", 1, None, "ends before its end"),
         (b"%PDF-1.7\n", "binary_content", 1, None, "a PDF document"),
         (pickle.dumps(["a"]), "binary_content", 1, None, "a Python pickle"),
         (b"<!DOCTYPE html><html>", "binary_content", 1, None, "a web page"),
@@ -262,18 +262,18 @@ def test_brackets_inside_a_text_are_not_nesting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "code"),
+    ("data", "code", "said"),
     [
-        ('[{"text": "a", "label": "x"}]', "json_array"),
-        ('[\n{"text": "a", "label": "x"},\n', "json_array"),
-        ('{\n  "text": "a",\n  "label": "x"\n}\n', "json_over_lines"),
+        ('[{"text": "a", "label": "x"}]', "json_array", "format json"),
+        ('[\n{"text": "a", "label": "x"},\n', "json_array", "format json"),
+        ('{\n  "text": "a",\n  "label": "x"\n}\n', "json_over_lines", "jq -c"),
     ],
 )
-def test_other_json_is_refused_with_how_to_convert_it(data: str, code: str) -> None:
-    problem = only_problem(data)
+def test_other_json_is_refused_with_what_would_be_right(data: str, code: str, said: str) -> None:
+    problem = only_problem(data, format="jsonl")
 
     assert problem.code == code
-    assert "jq -c" in problem.expected
+    assert said in problem.expected
 
 
 def test_hundred_problems_are_kept_and_the_rest_is_counted() -> None:

@@ -1,12 +1,13 @@
 """Rows of a chat, an instruction or a prompt become conversations, whatever file they come in."""
 
 import csv
+import gzip
 import io
 import json
 import re
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,7 @@ from domain.datasets.rows import (
     read_conversations,
     read_rows,
 )
+from domain.jobs.spec import RowKind
 
 ROOT = Path(__file__).parents[3]
 steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
@@ -258,7 +260,7 @@ IMAGE = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"u
         (["a"], "wrong_type", "messages[0]", '{"role": "user"'),
         ([{"content": "a"}], "missing_key", "messages[0].role", "role"),
         ([{"role": "user"}], "missing_key", "messages[0].content", "content"),
-        (said(("human", "a")), "unknown_role", "messages[0].role", "user or assistant"),
+        (said(("human", "a")), "unknown_role", "messages[0].role", "assistant or tool"),
         ([{"role": 5, "content": "a"}], "wrong_type", "messages[0].role", "a string"),
         (said(("user", "")), "empty_text", "messages[0].content", "some text"),
         (said(("user", [])), "empty_text", "messages[0].content", "some text"),
@@ -269,12 +271,12 @@ IMAGE = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"u
         (said(("user", IMAGE)), "unsupported_content", "messages[0].content[1].type", "images"),
         (said(("user", ["a"])), "wrong_type", "messages[0].content[0]", "a text part"),
         (said(("user", [{"type": "text"}])), "missing_key", "messages[0].content[0].text", "text"),
-        (said(("tool", "a")), "unsupported_tools", "messages[0].role", "not supported"),
+        (said(("function", "a")), "unsupported_tools", "messages[0].role", "tool_calls"),
         (
             [GOOD[0], {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}],
-            "unsupported_tools",
-            "messages[1].tool_calls",
-            "not supported",
+            "bad_tool_call",
+            "messages[1].tool_calls[0]",
+            "function",
         ),
         ([*GOOD, *said(("user", "c"))], "no_answer_at_end", "messages[2].role", "at the end"),
         (said(("system", "a")), "no_answer_at_end", "messages[0].role", "at the end"),
@@ -314,11 +316,11 @@ def test_every_bad_message_of_a_row_is_named() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", ["tools", "functions"])
-def test_a_row_with_tools_is_refused(key: str) -> None:
-    problem = only_problem(json.dumps({"messages": GOOD, key: [{"name": "f"}]}))
+def test_a_row_with_functions_is_told_to_have_tools() -> None:
+    problem = only_problem(json.dumps({"messages": GOOD, "functions": [{"name": "f"}]}))
 
-    assert (problem.code, problem.field) == ("unsupported_tools", key)
+    assert (problem.code, problem.field) == ("unsupported_tools", "functions")
+    assert "tools" in problem.expected
 
 
 @pytest.mark.parametrize(
@@ -527,7 +529,23 @@ odd_values: st.SearchStrategy[Any] = st.recursive(
 )  # fmt: skip
 odd_rows = st.dictionaries(
     st.sampled_from(
-        ["messages", "prompt", "completion", "instruction", "input", "output", "system", "tools"]
+        [
+            "messages",
+            "prompt",
+            "completion",
+            "instruction",
+            "input",
+            "output",
+            "system",
+            "tools",
+            "conversations",
+            "chosen",
+            "rejected",
+            "label",
+            "text",
+            "preferred_output",
+            "non_preferred_output",
+        ]
     ),
     odd_values,
     max_size=5,
@@ -539,9 +557,11 @@ odd_lines = st.one_of(
 )  # fmt: skip
 
 
-def seen(data: bytes, cuts: list[int], kind: str | None, block_bytes: int) -> tuple[object, ...]:
+def seen(
+    data: bytes, cuts: list[int], kind: str | None, block_bytes: int, filename: str | None
+) -> tuple[object, ...]:
     """All that can be known of a file, fed in the chunks that ``cuts`` make."""
-    reader = RowReader(kind=kind, block_bytes=block_bytes)  # type: ignore[arg-type]
+    reader = RowReader(kind=kind, block_bytes=block_bytes, filename=filename)  # type: ignore[arg-type]
     rows: list[object] = []
     position = 0
     for cut in [*sorted(cut % (len(data) + 1) for cut in cuts), len(data)]:
@@ -555,19 +575,26 @@ def seen(data: bytes, cuts: list[int], kind: str | None, block_bytes: int) -> tu
 @given(
     lines=st.lists(odd_lines, max_size=6),
     cuts=st.lists(st.integers(0, 500), max_size=6),
-    kind=st.sampled_from([None, "chat", "instruction", "prompt_completion", "classification"]),
+    kind=st.sampled_from([None, *get_args(RowKind)]),
+    container=st.sampled_from(["lines", "array", "gzip", "text"]),
     block_bytes=st.integers(4, 60),
 )
 @steady
 def test_any_rows_in_any_chunks_read_the_same_and_never_raise(
-    lines: list[bytes], cuts: list[int], kind: str | None, block_bytes: int
+    lines: list[bytes], cuts: list[int], kind: str | None, container: str, block_bytes: int
 ) -> None:
-    data = b"\n".join(lines)
+    data, name = b"\n".join(lines), None
+    if container == "array":
+        data = b"[" + b",\r\n".join(lines) + b"]"
+    if container == "gzip":
+        data = gzip.compress(data, mtime=0)
+    if container == "text":
+        data, name = b"plain " + data, "a.txt"
 
-    whole = seen(data, [], kind, 64 * 1024)
+    whole = seen(data, [], kind, 64 * 1024, name)
 
-    assert seen(data, cuts, kind, 64 * 1024) == whole
-    assert seen(data, cuts, kind, block_bytes) == whole
+    assert seen(data, cuts, kind, 64 * 1024, name) == whole
+    assert seen(data, cuts, kind, block_bytes, name) == whole
     assert all(
         row.messages[-1].supervised and row.messages[-1].role == "assistant"
         for row in whole[0]  # type: ignore[attr-defined]

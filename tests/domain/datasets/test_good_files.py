@@ -244,13 +244,20 @@ def test_quotes_inside_an_unquoted_field_are_text() -> None:
         (None, "text/csv", b"", "csv"),
         (None, None, b"", "csv"),
         ("a.csv", "text/csv", b'\xef\xbb\xbf \n{"text"', "jsonl"),
-        (None, None, b"[", "jsonl"),
+        (None, None, b"[", "json"),
+        ("a.csv", "text/csv", b"PAR1", "parquet"),
+        ("notes.txt", None, b"Once, upon a time", "text"),
+        ("notes.txt", None, b"text\tlabel\n", "csv"),
+        ("a.csv.gz", None, b"x", "csv"),
     ],
 )
 def test_format_is_told_by_content_then_name_then_type(
     filename: str | None, content_type: str | None, head: bytes, expected: str
 ) -> None:
-    assert detect_format(filename, content_type, head) == expected
+    found, why = detect_format(filename, content_type, head)
+
+    assert found == expected
+    assert why
 
 
 def test_rows_come_out_while_the_file_still_comes_in() -> None:

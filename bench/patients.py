@@ -13,10 +13,10 @@ COLUMNS: Final = ("patient_id", "age", "glucose", "bmi", "smoker", "sex", "risk"
 PLACE: Final = Path(__file__).parent.parent / "examples" / "patients.csv"
 
 
-def table() -> bytes:
+def table(visits: int = ROWS) -> bytes:
     """Risk follows from age, glucose, body-mass index and smoking, with some noise."""
     chance = random.Random(SEED)
-    rows = [_visit(chance, chance.randrange(PATIENTS)) for _ in range(ROWS)]
+    rows = [_visit(chance, chance.randrange(visits * PATIENTS // ROWS)) for _ in range(visits)]
     for at, column, text in _flaws():
         rows[at][column] = text
     out = io.StringIO(newline="")

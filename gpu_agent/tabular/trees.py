@@ -1,13 +1,15 @@
 """Boosted trees as plain arrays: taken out of scikit-learn once, and followed with numpy."""
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+ROWS_AT_ONCE: Final = 1024  # with a thousand trees, 8 MB for each number of a step
+
 Matrix = NDArray[np.float64]
+Arrays = Mapping[str, NDArray[Any]]
 
 
 def tree_arrays(boosting: Any, trees: int) -> dict[str, NDArray[Any]]:
@@ -32,15 +34,24 @@ def tree_arrays(boosting: Any, trees: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def raw_scores(arrays: Mapping[str, NDArray[Any]], matrix: Matrix) -> Matrix:
+def raw_scores(arrays: Arrays, matrix: Matrix) -> Matrix:
     """Add up what every tree says of every row: (rows, classes), or one column for two classes."""
-    *_, scores = _rounds(arrays, matrix)  # one array, added to
-    return scores
+    classes = len(arrays["baseline"])
+    parts = [
+        arrays["baseline"] + said.reshape(len(said), -1, classes).sum(axis=1)
+        for said in _said(arrays, matrix)
+    ]
+    return np.concatenate([np.zeros((0, classes)), *parts])
 
 
-def added_up(arrays: Mapping[str, NDArray[Any]], matrix: Matrix) -> Iterator[Matrix]:
+def added_up(arrays: Arrays, matrix: Matrix) -> Iterator[Matrix]:
     """Give the probabilities after each round of trees."""
-    return map(shares, _rounds(arrays, matrix))
+    classes = len(arrays["baseline"])
+    said = np.concatenate(list(_said(arrays, matrix))).reshape(len(matrix), -1, classes)
+    scores = np.tile(arrays["baseline"], (len(matrix), 1))
+    for at in range(said.shape[1]):
+        scores = scores + said[:, at]
+        yield shares(scores)
 
 
 def shares(scores: Matrix) -> Matrix:
@@ -52,27 +63,21 @@ def shares(scores: Matrix) -> Matrix:
     return result
 
 
-def _rounds(arrays: Mapping[str, NDArray[Any]], matrix: Matrix) -> Iterator[Matrix]:
-    baseline, start = arrays["baseline"], arrays["start"].tolist()
-    scores = np.tile(baseline, (len(matrix), 1))
-    for tree, (begin, end) in enumerate(pairwise(start)):
-        place = tree % len(baseline)
-        scores[:, place] += _values(arrays, begin, end, matrix)
-        if place == len(baseline) - 1:
-            yield scores  # the same array every time
-
-
-def _values(arrays: Mapping[str, NDArray[Any]], begin: int, end: int, matrix: Matrix) -> Matrix:
-    """Follow one tree with all rows at once, a level at a time."""
-    feature, threshold = arrays["feature"][begin:end], arrays["threshold"][begin:end]
-    left, right = arrays["left"][begin:end], arrays["right"][begin:end]
-    leaf = arrays["leaf"][begin:end].astype(bool)
-    rows = np.arange(len(matrix))
-    at = np.zeros(len(matrix), dtype=np.int64)
-    for _ in range(end - begin):  # no path is longer, not even in a file that somebody altered
-        if leaf[at].all():
-            break
-        smaller = matrix[rows, feature[at]] <= threshold[at]
-        at = np.where(leaf[at], at, np.where(smaller, left[at], right[at]))
-    values: Matrix = arrays["value"][begin:end][at]
-    return values
+def _said(arrays: Arrays, matrix: Matrix) -> Iterator[Matrix]:
+    """Follow all trees with all rows, a level at a time: (rows, trees), some rows after others."""
+    start = arrays["start"]
+    sizes = np.diff(start)
+    first = np.repeat(
+        start[:-1], sizes
+    )  # node of each node's tree that the others are counted from
+    left, right = arrays["left"] + first, arrays["right"] + first
+    leaf, feature, threshold = arrays["leaf"] > 0, arrays["feature"], arrays["threshold"]
+    for begin in range(0, len(matrix), ROWS_AT_ONCE):
+        rows = matrix[begin : begin + ROWS_AT_ONCE]
+        at = np.tile(start[:-1], (len(rows), 1))
+        for _ in range(sizes.max(initial=0)):  # no path is longer, not even in an altered file
+            if leaf[at].all():
+                break
+            smaller = np.take_along_axis(rows, feature[at], axis=1) <= threshold[at]
+            at = np.where(leaf[at], at, np.where(smaller, left[at], right[at]))
+        yield arrays["value"][at]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
-from finetrail.settings import Settings
+from finetrail.settings import Settings, available_cores
 from finetrail.stack.state import resolve_settings
 from projections.projection import registry, step_metrics
 from tests.crash.load import Acknowledged, Job, Jobs, Keys, Load, Reader, Uploads, acting, upload
@@ -283,8 +283,12 @@ def run(
 ) -> dict[str, Any]:
     """The report of so many moments on a stack of their own."""
     chance = random.Random(seed)
-    often = {"FINETRAIL_LOGS__ARCHIVE_SECONDS": str(ARCHIVE_S)}
-    with running_stack(folder, program=("tests.crash.up",), **often) as stack:
+    settings = {
+        "FINETRAIL_LOGS__ARCHIVE_SECONDS": str(ARCHIVE_S),
+        # As the product chooses them: bytes must stay the same where threads share the work too.
+        "FINETRAIL_AGENT__THREADS": str(available_cores()),
+    }
+    with running_stack(folder, program=("tests.crash.up",), **settings) as stack:
         matrix = Matrix(stack, rows(), seeds, wait_for_work=wait_for_work)
         with matrix.loaded():
             for number, victim in zip(range(moments), victims(chance), strict=False):

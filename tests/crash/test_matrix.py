@@ -6,7 +6,7 @@ import pytest
 
 from tests.crash.matrix import VICTIMS, is_clean, run
 
-pytestmark = [pytest.mark.infra, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.infra, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_a_kill_of_everybody_under_load_loses_nothing_doubles_nothing_and_changes_no_byte(

@@ -361,6 +361,7 @@ async def test_stored_conversations_are_counted_and_one_is_shown(inside: Inside)
             {"text": "user: a", "supervised": False},
             {"text": "assistant: x", "supervised": True},
         ),
+        "table": None,
     }
 
 

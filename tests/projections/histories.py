@@ -46,6 +46,7 @@ from domain.jobs.events import (
     JobStarted,
     JobSubmitted,
     JobSucceeded,
+    MicroBatchHalved,
 )
 from domain.jobs.spec import DatasetRef, Hyperparameters, JobSpec
 from domain.links.events import LinkIssued
@@ -594,6 +595,9 @@ def _everything() -> list[Event]:
         *whole_life("four", end="cancelled"),
         *whole_life("five", model="other", end="succeeded", evaluation="cancelled"),
         *whole_life("six", end="running"),
+        MicroBatchHalved(
+            job_id=id_of("job", "six"), attempt=1, step=3, micro_batch_tokens=512, reason="memory"
+        ),
         JobReprioritised(job_id=id_of("job", "six"), priority=70),
         WorkReprioritised(work_id=id_of("job", "six"), priority=70),
         slots_offered(),

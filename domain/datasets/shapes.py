@@ -96,6 +96,7 @@ class Shapes:
         self.why = "it was asked for" if kind else "a column was chosen" if self.kind else ""
         self._table = table
         self._telling = self.kind is None
+        self._last_keys: tuple[str, ...] = ()  # most rows have those of the one before
         self._nested = nested
         self._format = format_
         self._chosen = (text_column or None, label_column or None)
@@ -143,11 +144,12 @@ class Shapes:
     def take(self, line: int, values: Mapping[str, object]) -> AnyRow | None:
         if self._shape is None:
             return None
-        if self._telling and self._nested:
+        if self._telling and self._nested and (keys := tuple(values)) != self._last_keys:
             found = self._signs(values)
             if len({sign.kind for sign in found}) > 1:
                 self._problems.add(line, "two_kinds", *_two_kinds(found))
                 return None
+            self._last_keys = keys
         row = self._shape.take(line, values)
         self.rows += row is not None
         return row

@@ -163,7 +163,7 @@ def test_where_an_array_goes_wrong_is_said(data: bytes, line: int, column: int) 
         (as_csv(COMPARED), {}, "preference, because the header has chosen, rejected; CSV, because"),
         (as_jsonl(LABELLED), {"kind": "classification"}, "classification, because it was asked for"),
         (b"a\n\nb", {"filename": "a.txt"}, "text, because plain text has no columns; plain text, because its name"),
-        (gzip.compress(as_array(CHATS)), {}, "JSON, packed with gzip, because it begins with ["),
+        (gzip.compress(as_array(CHATS), mtime=0), {}, "JSON, packed with gzip, because it begins with ["),
     ],
 )  # fmt: skip
 def test_the_reason_for_a_kind_and_a_format_is_stated(

@@ -146,4 +146,4 @@ def _call(row: VersionRow, asked: str) -> str:
 
 
 def _raw(row: VersionRow) -> bool:
-    return bool(row.spec["train"].get("kind") == "prompt_completion")
+    return row.spec["train"].get("kind") in {"prompt_completion", "text"}

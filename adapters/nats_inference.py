@@ -46,7 +46,7 @@ class NatsInference:
         seconds = 0.0
         try:
             async with asyncio.timeout(timeout_s):
-                for part in _parts(request):
+                for part in parts(request):
                     reply = await self._ask(part, timeout_s)
                     if reply.error is not None:
                         return reply
@@ -181,7 +181,7 @@ class _Replies:
         return Refused(request_id=self._request_id, error=error)
 
 
-def _parts(request: PredictRequest) -> Iterator[PredictRequest]:
+def parts(request: PredictRequest) -> Iterator[PredictRequest]:
     """The request in parts that fit into messages: of its texts or of its rows."""
     if not request.rows:
         for texts in batches(request.texts, request.labels):

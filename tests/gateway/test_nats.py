@@ -1,6 +1,7 @@
 """The feed and inference clients on a real server, and streams that survive its death."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +19,7 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from adapters.nats_connection import connect
 from adapters.nats_feed import NatsFeed
-from adapters.nats_inference import BATCH_BYTES, NatsInference, batches
+from adapters.nats_inference import BATCH_BYTES, NatsInference, batches, parts
 from domain.errors import StoreUnavailable
 from domain.inference import (
     Begun,
@@ -310,6 +311,17 @@ async def test_an_answer_that_is_none_is_an_error(nc: Client) -> None:
     await subscription.unsubscribe()
     assert reply.error is not None
     assert reply.error.code == "bad_reply"
+
+
+def test_rows_of_a_table_are_parted_like_texts() -> None:
+    rows = tuple({"note": "x" * 1000, "number": float(at)} for at in range(900))
+    asked = request(uuid4()).model_copy(update={"texts": (), "rows": rows})
+
+    groups = [part.rows for part in parts(asked)]
+
+    assert tuple(row for group in groups for row in group) == rows
+    assert len(groups) > 1
+    assert all(len(json.dumps(group)) <= 2 * BATCH_BYTES for group in groups)
 
 
 def test_batches_hold_every_text_once_and_are_small() -> None:

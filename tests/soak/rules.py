@@ -15,7 +15,13 @@ ROLES: Final = (*OURS, "nats", "postgres")
 OF_OURS: Final = Bound(per_hour=48 * MIB, noise=8 * MIB)
 # Their garbage is collected in large strides, and what they cache is part of the log.
 OF_SERVERS: Final = Bound(per_hour=160 * MIB, noise=48 * MIB)
-MEMORY: Final = dict.fromkeys(OURS, OF_OURS) | dict.fromkeys(ROLES[-2:], OF_SERVERS)
+# A rebuild folds 10,000 events at once, so what it takes grows with the log up to there: by 6 KB each.
+OF_REBUILDS: Final = Bound(per_hour=48 * MIB, noise=64 * MIB)
+MEMORY: Final = {
+    **dict.fromkeys(OURS, OF_OURS),
+    **dict.fromkeys(ROLES[-2:], OF_SERVERS),
+    "projections": OF_REBUILDS,
+}
 COUNTED: Final = Bound(per_hour=60, noise=10)  # one a minute is one too many
 COUNTS: Final = ("tasks", "fds", "threads", "connections")
 

@@ -1,5 +1,6 @@
 """What every recipe for language models begins with: the base model, and the weights that are trained over it."""
 
+import time
 from collections.abc import Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -10,17 +11,24 @@ from typing import Final
 from torch import nn
 
 from domain.jobs.spec import Hyperparameters, Tuning
-from domain.work import Environment, Fact, TrainAssignment
+from domain.work import (
+    Environment,
+    Fact,
+    Started,
+    Supervision,
+    TrainAssignment,
+    TrainingFinished,
+)
 from gpu_agent.base_models import BaseModelFiles, find_base_model, places_for
 from gpu_agent.checkpoints import LoopState, read_state
 from gpu_agent.environment import describe, set_up
 from gpu_agent.language_model import LanguageModel, load_language_model
 from gpu_agent.layers import compile_layers, recompute_layers
 from gpu_agent.loop import Plan
-from gpu_agent.lora import add_lora
+from gpu_agent.lora import add_lora, save_lora
 from gpu_agent.protocol import ChildInput
 from gpu_agent.quantisation import QuantisationMissing, quantise
-from gpu_agent.schedule import log, warning
+from gpu_agent.schedule import log, total_steps, warning
 
 # Enough for two cores to be as fast as they get, while what is kept for the gradients stays small:
 # half a GiB in a model of 7 million parameters.
@@ -99,6 +107,63 @@ def language_plan(
         checkpoints=order.work_dir / "checkpoints",
         resume=order.files.checkpoint if assignment.resume_from else None,
         may_diverge=may_diverge,
+    )
+
+
+def language_started(
+    assignment: TrainAssignment,
+    learner: Learner,
+    *,
+    train_rows: int,
+    validation_rows: int,
+    test_rows: int,
+    supervision: Supervision | None = None,
+) -> Started:
+    config = assignment.spec.hyperparameters
+    return Started(
+        environment=learner.environment,
+        total_steps=total_steps(train_rows, config),
+        total_epochs=config.epochs,
+        first_step=assignment.resume_from.step if assignment.resume_from else 0,
+        train_rows=train_rows,
+        validation_rows=validation_rows,
+        test_rows=test_rows,
+        trainable_parameters=learner.trainable,
+        total_parameters=learner.parameters + learner.trainable,
+        base_model=learner.files.record(learner.parameters),
+        base_model_folder=learner.made_here,
+        supervision=supervision,
+        tuning=learner.tuning,
+        precision=learner.precision,
+    )
+
+
+def language_finished(
+    order: ChildInput,
+    assignment: TrainAssignment,
+    learner: Learner,
+    state: LoopState,
+    *,
+    train_rows: int,
+    began: float,
+) -> TrainingFinished:
+    """Write the adapter's folder, and say where it lies.
+
+    Args:
+        began: when the loop did, by ``time.monotonic``.
+    """
+    folder = order.work_dir / "adapter"
+    save_lora(folder, learner.model, assignment.spec.hyperparameters.lora)
+    return TrainingFinished(
+        folder=str(folder),
+        labels=(),
+        train_rows=train_rows,
+        trained_tokens=state.tokens,
+        steps=state.step,
+        seconds=time.monotonic() - began,
+        final_loss=state.final_loss,
+        validation_accuracy=state.validation_accuracy,
+        best_step=state.best_step,
     )
 
 

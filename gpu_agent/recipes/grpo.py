@@ -8,15 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from domain.datasets.conversations import Conversation
-from domain.work import Fact, Started, TrainAssignment, TrainingFinished
+from domain.work import Fact, TrainAssignment
 from gpu_agent import loop, losses
 from gpu_agent.answer_sampling import sample_answers
 from gpu_agent.checkpoints import LoopState
 from gpu_agent.data import read_conversation_splits, shuffled_batches
 from gpu_agent.language_model import LanguageModel
-from gpu_agent.learner import language_learner, language_plan
+from gpu_agent.learner import (
+    language_finished,
+    language_learner,
+    language_plan,
+    language_started,
+)
 from gpu_agent.loop import Measured, Plan, Rows
-from gpu_agent.lora import save_lora, training_mode, without_adapter
+from gpu_agent.lora import training_mode, without_adapter
 from gpu_agent.packing import (
     implementation,
     micro_batches,
@@ -27,7 +32,7 @@ from gpu_agent.packing import (
 from gpu_agent.protocol import ChildInput
 from gpu_agent.rendering import ConversationRefused, Rendered, prompt_ids, text_ids
 from gpu_agent.rewards import Reward, make_reward
-from gpu_agent.schedule import log, require_validation, total_steps, warning
+from gpu_agent.schedule import log, require_validation, warning
 from gpu_agent.supervision import NothingSupervised
 
 CLIP = 0.2  # of the paper; every step has answers of its own, so that nothing is ever clipped
@@ -84,38 +89,18 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     if not tasks:
         raise NothingSupervised(f"no prompt leaves room for an answer within {longest} tokens")
     require_validation(config, len(validation))
-    yield Started(
-        environment=learner.environment,
-        total_steps=total_steps(len(tasks), config),
-        total_epochs=config.epochs,
-        first_step=assignment.resume_from.step if assignment.resume_from else 0,
+    yield language_started(
+        assignment,
+        learner,
         train_rows=len(tasks),
         validation_rows=len(validation),
         test_rows=len(splits.test),
-        trainable_parameters=learner.trainable,
-        total_parameters=learner.parameters + learner.trainable,
-        base_model=learner.files.record(learner.parameters),
-        base_model_folder=learner.made_here,
-        tuning=learner.tuning,
-        precision=learner.precision,
     )
-    started = time.monotonic()
+    began = time.monotonic()
     plan = language_plan(order, assignment, learner, may_diverge=False)
     state = yield from steps(model, learner.weights, tasks, validation, reward, plan)
-    folder = order.work_dir / "adapter"
-    save_lora(folder, model, config.lora)
     yield log(f"finished {state.step} steps")
-    yield TrainingFinished(
-        folder=str(folder),
-        labels=(),
-        train_rows=len(tasks),
-        trained_tokens=state.tokens,
-        steps=state.step,
-        seconds=time.monotonic() - started,
-        final_loss=state.final_loss,
-        validation_accuracy=state.validation_accuracy,
-        best_step=state.best_step,
-    )
+    yield language_finished(order, assignment, learner, state, train_rows=len(tasks), began=began)
 
 
 def find_tasks(

@@ -11,18 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from domain.work import Fact, Started, TrainAssignment, TrainingFinished
+from domain.work import Fact, TrainAssignment
 from gpu_agent import loop
 from gpu_agent.checkpoints import LoopState
 from gpu_agent.data import read_conversation_splits, shuffled_batches
 from gpu_agent.language_model import LanguageModel
-from gpu_agent.learner import language_learner, language_plan
+from gpu_agent.learner import (
+    language_finished,
+    language_learner,
+    language_plan,
+    language_started,
+)
 from gpu_agent.loop import Measured, Plan, Rows
-from gpu_agent.lora import save_lora, training_mode
+from gpu_agent.lora import training_mode
 from gpu_agent.packing import micro_batches, pack, predictions, row_by_row, supervised_at_once
 from gpu_agent.protocol import ChildInput
 from gpu_agent.rendering import Rendered
-from gpu_agent.schedule import log, require_validation, total_steps, warning
+from gpu_agent.schedule import log, require_validation, warning
 from gpu_agent.supervision import learnable, supervise, told
 
 
@@ -51,39 +56,20 @@ def train(order: ChildInput, assignment: TrainAssignment) -> Iterator[Fact]:
     require_validation(config, len(validation))
     found = supervise(model.tokenizer, rows, config, longest, spec.seed)
     yield from told(found, longest, quoting=not spec.people)
-    yield Started(
-        environment=learner.environment,
-        total_steps=total_steps(len(rows.rows), config),
-        total_epochs=config.epochs,
-        first_step=assignment.resume_from.step if assignment.resume_from else 0,
+    yield language_started(
+        assignment,
+        learner,
         train_rows=len(rows.rows),
         validation_rows=len(validation),
         test_rows=len(splits.test),
-        trainable_parameters=learner.trainable,
-        total_parameters=learner.parameters + learner.trainable,
-        base_model=learner.files.record(learner.parameters),
-        base_model_folder=learner.made_here,
         supervision=found,
-        tuning=learner.tuning,
-        precision=learner.precision,
     )
-    started = time.monotonic()
+    began = time.monotonic()
     plan = language_plan(order, assignment, learner)
     state = yield from steps(model, learner.weights, rows.rows, validation, plan)
-    folder = order.work_dir / "adapter"
-    save_lora(folder, model, config.lora)
-    seconds = time.monotonic() - started
     yield log(f"finished {state.step} steps; mean loss of the last epoch {state.final_loss:.4f}")
-    yield TrainingFinished(
-        folder=str(folder),
-        labels=(),
-        train_rows=len(rows.rows),
-        trained_tokens=state.tokens,
-        steps=state.step,
-        seconds=seconds,
-        final_loss=state.final_loss,
-        validation_accuracy=state.validation_accuracy,
-        best_step=state.best_step,
+    yield language_finished(
+        order, assignment, learner, state, train_rows=len(rows.rows), began=began
     )
 
 

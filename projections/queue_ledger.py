@@ -93,8 +93,12 @@ def _columns(ledger: Ledger) -> dict[str, Any]:
         "epoch": ledger.epoch,
         "since": ledger.since,
         "recent": {user: [recent.sum, recent.epoch] for user, recent in ledger.recent.items()},
-        "agents": {id_: asdict(agent) for id_, agent in ledger.agents.items()},
+        "agents": {id_: _told(agent) for id_, agent in ledger.agents.items()},
     }
+
+
+def _told(agent: Agent) -> dict[str, Any]:
+    return {**asdict(agent), "methods": list(agent.methods)}  # as JSON gives it back
 
 
 def _agent(told: dict[str, Any]) -> Agent:

@@ -1,6 +1,13 @@
 """Whether a method for language models can learn from rows, and takes what was chosen."""
 
-from domain.jobs.spec import METHODS, PREFERENCE_METHODS, HyperparameterChoices, Method, RowKind
+from domain.jobs.spec import (
+    METHODS,
+    PREFERENCE_METHODS,
+    HyperparameterChoices,
+    Hyperparameters,
+    Method,
+    RowKind,
+)
 
 
 def learns_from(method: Method, kind: RowKind) -> bool:
@@ -15,15 +22,17 @@ def learns_from(method: Method, kind: RowKind) -> bool:
 
 
 def language_misfit(method: Method, choices: HyperparameterChoices) -> str | None:
-    """What does not fit, in words."""
+    """What does not fit, in words; a choice that changes nothing fits, as in those of another job."""
     chosen = choices.model_dump(exclude_none=True)
+    usual = Hyperparameters()
     if method == "sequence_classification" and chosen.get("tuning", "lora") != "lora":
         return f"{method} is trained with lora; {chosen['tuning']} is for language models"
-    if chosen.get("preference") and method not in PREFERENCE_METHODS:
+    preferred = chosen.get("preference", {}).items() <= usual.preference.model_dump().items()
+    if not preferred and method not in PREFERENCE_METHODS:
         return f"{method} takes no preference: it does not compare answers"
-    if chosen.get("grpo") and method != "grpo":
-        return f"{method} takes no grpo: it is rewarded for nothing"
     rewarded = chosen.get("grpo", {})
+    if method != "grpo" and not rewarded.items() <= usual.grpo.model_dump().items():
+        return f"{method} takes no grpo: it is rewarded for nothing"
     if rewarded.get("reward") == "regular_expression" and not rewarded.get("pattern"):
         return "grpo.reward regular_expression needs grpo.pattern"
     return None

@@ -143,6 +143,10 @@ class Hyperparameters(_Part):
     lora: LoraConfig = LoraConfig()
     tabular: TabularConfig | None = Field(default=None, exclude_if=lambda value: value is None)
 
+    def in_full(self) -> dict[str, Any]:
+        """As JSON, also what is left out where it says nothing."""
+        return {name: _in_full(each) for name, each in self}
+
 
 class LoraChoices(_Part):
     """What is left out takes the method's default."""
@@ -202,7 +206,7 @@ class HyperparameterChoices(_Part):
     lora: LoraChoices = LoraChoices()
     preference: PreferenceChoices = PreferenceChoices()
     grpo: GrpoChoices = GrpoChoices()
-    tabular: TabularChoices = TabularChoices()
+    tabular: TabularChoices | None = None
 
 
 # Dropout is what LoRA was published with; it costs time in every step, so it is here to be seen.
@@ -299,8 +303,7 @@ class JobSpec(_Part):
 
     def in_full(self) -> dict[str, Any]:
         """As JSON, with every hyperparameter, also those that are left out where they say nothing."""
-        every = _in_full(self.hyperparameters)
-        return {**self.model_dump(mode="json"), "hyperparameters": every}
+        return {**self.model_dump(mode="json"), "hyperparameters": self.hyperparameters.in_full()}
 
     @property
     def people(self) -> frozenset[UUID]:

@@ -1,7 +1,7 @@
 """Whether a model of a table can be trained as asked, and tested on another file."""
 
 from domain.datasets.tables import TableSchema
-from domain.jobs.spec import DatasetRef, HyperparameterChoices, Method
+from domain.jobs.spec import DatasetRef, HyperparameterChoices, Method, hyperparameters
 from domain.jobs.tabular import TABULAR_MODELS, TAKEN, flat
 
 
@@ -12,13 +12,18 @@ def table_misfit(
     train: DatasetRef,
     test: DatasetRef | None,
 ) -> str | None:
-    """What does not fit, in words."""
+    """What does not fit, in words; a choice that changes nothing fits, as in those of another job."""
     families = ", ".join(TABULAR_MODELS)
     if (method == "tabular") != (base_model in TABULAR_MODELS):
         if method == "tabular":
             return f"{method} cannot train {base_model}; the models of tables are {families}"
         return f"{method} cannot train {base_model}, which is a model of tables"
-    chosen = flat(choices.model_dump(exclude_none=True)).keys()
+    usual = flat(hyperparameters(method, base_model, HyperparameterChoices()).in_full())
+    chosen = {
+        name
+        for name, value in flat(choices.model_dump(mode="json", exclude_none=True)).items()
+        if value != usual.get(name)
+    }
     strange = {name for name in chosen if name.startswith("tabular.")}
     if method == "tabular":
         strange = chosen - TAKEN[base_model]

@@ -365,6 +365,19 @@ def test_what_came_later_is_written_only_where_it_says_something() -> None:
     assert json.loads(json.dumps(plain.in_full())) == plain.in_full()
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{}, {"train": CHATS}, {"train": CHATS, "method": "grpo"}],
+    ids=["sequence_classification", "sft", "grpo"],
+)
+def test_the_hyperparameters_of_a_job_can_be_given_to_another_one(asked: dict[str, Any]) -> None:
+    """As they are shown, with those that the method has no use for."""
+    first = spec_of(submit(**asked))
+    shown = json.loads(json.dumps(first.in_full()["hyperparameters"]))
+
+    assert spec_of(submit(**asked, hyperparameters=choices(**shown))) == first
+
+
 def test_rows_of_all_kinds_that_a_language_model_learns_from_may_be_mixed() -> None:
     prompts = samples.CHATS.model_copy(update={"kind": "prompt_completion"})
     facts = DatasetFacts(status="valid", ref=prompts)

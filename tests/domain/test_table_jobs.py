@@ -136,6 +136,13 @@ def test_what_is_chosen_is_laid_over_the_defaults() -> None:
     assert (config.epochs, config.batch_size) == (7, TABULAR_DEFAULTS[MLP]["batch_size"])
 
 
+@pytest.mark.parametrize("family", TABULAR_MODELS)
+def test_the_hyperparameters_of_a_job_can_be_given_to_another_one(family: str) -> None:
+    first = submitted(family)
+
+    assert submitted(family, **first.in_full()["hyperparameters"]) == first
+
+
 @pytest.mark.parametrize(
     ("base_model", "chosen", "said"),
     [

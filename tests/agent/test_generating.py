@@ -509,7 +509,7 @@ async def fifty_clients(tmp_path: Path, models: Path) -> None:
         async def note(reply: Any) -> None:
             log.append((type(reply), reply.request_id))
 
-        sampling = Sampling(max_tokens=60)
+        sampling = Sampling(temperature=0.0, max_tokens=60)
         everybody = [
             request("again", f"again-{n}", served=babble, sampling=sampling) for n in range(SLOTS)
         ]

@@ -201,8 +201,8 @@ def _child(name: str) -> Any:
     for one in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if one.name() == name:
-                found.append((one.create_time(), one))
-    return min(found)[1] if found else None
+                found.append((one.create_time(), one.pid, one))
+    return min(found)[2] if found else None
 
 
 class Twin:
